@@ -1,0 +1,38 @@
+"""The checks of arguments that every room uses: one wording, one place, before anything is compiled."""
+
+import difflib
+import math
+from collections.abc import Iterable
+
+
+def choose(argument: str, value: str, options: Iterable[str]) -> str:
+    """Return `value` if it is one of `options`; else raise an error with the nearest names."""
+    options = list(options)
+    if value in options:
+        return value
+    near = difflib.get_close_matches(str(value), options, n=3, cutoff=0.4) or sorted(options)
+    raise ValueError(f"{argument}={value!r} is unknown; pass one of: {', '.join(near)}")
+
+
+def positive(argument: str, value: float) -> None:
+    """Raise unless `value` is a finite number above zero."""
+    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        raise ValueError(f"{argument} must be a finite number above zero, not {value!r}")
+
+
+def non_negative(argument: str, value: float) -> None:
+    """Raise unless `value` is a finite number, zero or above."""
+    if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+        raise ValueError(f"{argument} must be a finite number, zero or above, not {value!r}")
+
+
+def fraction(argument: str, value: float) -> None:
+    """Raise unless 0 <= `value` < 1."""
+    if not (isinstance(value, int | float) and 0 <= value < 1):
+        raise ValueError(f"{argument} must be at least 0 and below 1, not {value!r}")
+
+
+def count(argument: str, value: int, *, least: int = 1) -> None:
+    """Raise unless `value` is an integer of at least `least`."""
+    if not (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+        raise ValueError(f"{argument} must be an integer of at least {least}, not {value!r}")

@@ -1,0 +1,120 @@
+"""Losses and metrics: what the network is asked to do, one number an example.
+
+A loss is called with the network's output and the batch's `y` and returns the cost of every example.
+`error` is its exact derivative with respect to the output, which is the signal that feedback rules
+send down. `y` may be integer labels, shape (batch,), or targets of the output's shape.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from ._checks import choose
+
+Output = Float[Array, "batch ..."]
+Target = Shaped[Array, "batch ..."]
+
+
+class Loss(eqx.Module):
+    """A cost for each example."""
+
+    @abc.abstractmethod
+    def __call__(self, output: Output, y: Target) -> Float[Array, " batch"]:
+        """Return the cost of each example."""
+
+    def error(self, output: Output, y: Target) -> Output:
+        """Return dC/d(output) of each example's own cost, not of the batch's mean."""
+        return jax.grad(lambda o: jnp.sum(self(o, y)))(output)
+
+    def check(self, y: Shaped[np.ndarray, "..."], outputs: int) -> None:
+        """Refuse targets that this loss cannot be computed on.
+
+        Args:
+            y: all labels or targets of a data set.
+            outputs: number of output units of the network.
+
+        Raises:
+            ValueError: labels outside 0 .. outputs - 1, or targets whose width is not `outputs`.
+        """
+        if np.issubdtype(y.dtype, np.integer):
+            if y.size and not (0 <= y.min() and y.max() < outputs):
+                raise ValueError(
+                    f"y has labels from {y.min()} to {y.max()}, but the network has {outputs} outputs: labels must lie "
+                    f"in 0 .. {outputs - 1}; pass a network with {y.max() + 1} outputs or relabel the data"
+                )
+        elif not np.issubdtype(y.dtype, np.floating):
+            raise ValueError(f"y must be integer labels or float targets, not {y.dtype}")
+        elif y.shape[-1] != outputs:
+            raise ValueError(f"y has targets of width {y.shape[-1]}, but the network has {outputs} outputs")
+
+
+def targets(output: Output, y: Target) -> Output:
+    """Return `y` in the shape of the output: labels become one-hot rows, targets stay as they are."""
+    if jnp.issubdtype(y.dtype, jnp.integer):
+        return jax.nn.one_hot(y, output.shape[-1], dtype=output.dtype)
+    return y
+
+
+class SquaredError(Loss):
+    """C = 1/2 sum_i (output_i - y_i)^2, summed over units; its error is output - y."""
+
+    def __call__(self, output: Output, y: Target) -> Float[Array, " batch"]:
+        """Return 1/2 ||output - y||^2 of each example."""
+        difference = output - targets(output, y)
+        return 0.5 * jnp.sum(difference**2, axis=tuple(range(1, difference.ndim)))
+
+    def error(self, output: Output, y: Target) -> Output:
+        """Return output - y."""
+        return output - targets(output, y)
+
+
+class CrossEntropy(Loss):
+    """C = -sum_i y_i log softmax(output)_i, on logits; its error is softmax(output) - y."""
+
+    def __call__(self, output: Output, y: Target) -> Float[Array, " batch"]:
+        """Return the cross-entropy of each example."""
+        log_p = jax.nn.log_softmax(output)
+        return -jnp.sum(targets(output, y) * log_p, axis=tuple(range(1, output.ndim)))
+
+    def error(self, output: Output, y: Target) -> Output:
+        """Return softmax(output) - y."""
+        return jax.nn.softmax(output) - targets(output, y)
+
+
+class BinaryCrossEntropy(Loss):
+    """C = -sum_i y_i log s_i + (1 - y_i) log(1 - s_i), s = sigmoid(output), on logits; its error is s - y."""
+
+    def __call__(self, output: Output, y: Target) -> Float[Array, " batch"]:
+        """Return the binary cross-entropy of each example, summed over units."""
+        t = targets(output, y)
+        return jnp.sum(jax.nn.softplus(output) - t * output, axis=tuple(range(1, output.ndim)))
+
+    def error(self, output: Output, y: Target) -> Output:
+        """Return sigmoid(output) - y."""
+        return jax.nn.sigmoid(output) - targets(output, y)
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "cross-entropy": CrossEntropy,
+    "squared-error": SquaredError,
+    "binary-cross-entropy": BinaryCrossEntropy,
+}
+
+
+def as_loss(loss: str | Loss) -> Loss:
+    """Return the loss called `cross-entropy`, `squared-error` or `binary-cross-entropy`; a `Loss` is itself.
+
+    Raises:
+        ValueError: no loss has this name; the message names the nearest ones.
+    """
+    return loss if isinstance(loss, Loss) else LOSSES[choose("loss", loss, LOSSES)]()
+
+
+def error_rate(output: Output, y: Target) -> Float[Array, ""]:
+    """The fraction of examples whose largest output is not the label (or the target's largest unit)."""
+    label = y if jnp.issubdtype(y.dtype, jnp.integer) else jnp.argmax(y, axis=-1)
+    return jnp.mean(jnp.argmax(output, axis=-1) != label, dtype=output.dtype)

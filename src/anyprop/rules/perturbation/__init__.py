@@ -1,0 +1,3 @@
+"""Rules that learn from what a random change does to the cost."""
+
+__all__: list[str] = []
