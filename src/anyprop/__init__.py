@@ -1,7 +1,39 @@
-"""anyprop: train a neural network by any credit-assignment rule."""
+"""anyprop: train a neural network by any credit-assignment rule.
 
-from . import losses as losses
-from . import nets as nets
+    rule = ap.FeedbackAlignment()
+    run = ap.fit(rule, net, data, optimizer=optax.adam(1e-3), epochs=5, seeds=3)
+
+Every rule is here by its class name (`ap.Backprop`, `ap.KolenPollack`, ...); `ap.rules.RULES` lists them.
+"""
+
+from . import data, diagnose, losses, nets, report, rules, training
 from .contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
-from .rules.exact import Backprop
-from .rules.feedback import FeedbackAlignment
+from .rules.exact import *  # noqa: F403
+from .rules.feedback import *  # noqa: F403
+from .rules.perturbation import *  # noqa: F403
+from ._citations import citation
+from .training import CheckpointError, Comparison, Diverged, Run, compare, fit
+
+__all__ = [
+    "Batch",
+    "Card",
+    "CheckpointError",
+    "Comparison",
+    "Credit",
+    "DataInfo",
+    "Diverged",
+    "Learner",
+    "Needs",
+    "Rule",
+    "Run",
+    "citation",
+    "compare",
+    "data",
+    "diagnose",
+    "fit",
+    "losses",
+    "nets",
+    "report",
+    "rules",
+    "training",
+]

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
 from ._checks import choose
 
@@ -114,7 +114,8 @@ def as_loss(loss: str | Loss) -> Loss:
     return loss if isinstance(loss, Loss) else LOSSES[choose("loss", loss, LOSSES)]()
 
 
-def error_rate(output: Output, y: Target) -> Float[Array, ""]:
-    """The fraction of examples whose largest output is not the label (or the target's largest unit)."""
+def wrong(output: Output, y: Target) -> Bool[Array, " batch"]:
+    """Whether each example's largest output is another than its label (or its target's largest unit)."""
     label = y if jnp.issubdtype(y.dtype, jnp.integer) else jnp.argmax(y, axis=-1)
-    return jnp.mean(jnp.argmax(output, axis=-1) != label, dtype=output.dtype)
+    miss = jnp.argmax(output, axis=-1) != label
+    return miss if miss.ndim == 1 else miss[:, -1]  # of a sequence, its last answer

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from ._activations import Activation
 from ._initialisers import Initialiser
-from ._stage import Dense, Stage, Trace, _activation
+from ._stage import Dense, Stage, Trace, _activation, sites
 
 
 class Chain(Stage):
@@ -39,7 +39,7 @@ class Chain(Stage):
                 raise ValueError("input_shape is missing: only a chain that begins with Dense can tell its own")
             input_shape = (first.weight.shape[0],)
         self.input_shape = tuple(input_shape)
-        h = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
+        h = self._example()
         for i, stage in enumerate(self.stages):
             try:
                 h = jax.eval_shape(stage, h)
@@ -52,7 +52,12 @@ class Chain(Stage):
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one example's output, without the batch axis."""
-        return jax.eval_shape(self, jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)).shape[1:]
+        return jax.eval_shape(self, self._example()).shape[1:]
+
+    def _example(self) -> jax.ShapeDtypeStruct:
+        """Shape and type of a batch of one, in the precision of the weights."""
+        dtype = jnp.result_type(*(site.weight for site in sites(self.stages))) if sites(self.stages) else float
+        return jax.ShapeDtypeStruct((1, *self.input_shape), dtype)
 
     def __call__(self, h: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
         """Return the last stage's output."""
@@ -140,9 +145,7 @@ class Elman(Stage):
         self.activation = _activation(activation)
         self.sequence = sequence
 
-    def step(
-        self, h: Float[Array, "batch units"], x: Float[Array, "batch features"]
-    ) -> Float[Array, "batch units"]:
+    def step(self, h: Float[Array, "batch units"], x: Float[Array, "batch features"]) -> Float[Array, "batch units"]:
         """One time step, f(x W + h R + b)."""
         return self.activation(self.input(x) + self.recurrent(h))
 

@@ -111,7 +111,9 @@ def _convert(layer: eqx.Module, shape: tuple[int, ...], flattened: tuple[int, ..
 def _refuse(layer: eqx.Module, **expected: object) -> None:
     for option, value in expected.items():
         if getattr(layer, option) != value:
-            raise ValueError(f"{type(layer).__name__}.{option}={getattr(layer, option)} has no counterpart; use {value}")
+            raise ValueError(
+                f"{type(layer).__name__}.{option}={getattr(layer, option)} has no counterpart; use {value}"
+            )
 
 
 def _with_arrays(site: Site, weight: Array, bias: Array | None) -> Site:

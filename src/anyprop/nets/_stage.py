@@ -76,9 +76,7 @@ class Site(Stage):
         """The pre-activation a = map(h, weight, bias)."""
         return self.map(h, self.weight, self.bias)
 
-    def respond(
-        self, h: Float[Array, "batch ..."]
-    ) -> tuple[Float[Array, "batch ..."], Float[Array, "batch ..."]]:
+    def respond(self, h: Float[Array, "batch ..."]) -> tuple[Float[Array, "batch ..."], Float[Array, "batch ..."]]:
         """Return a and f(a), through the wiring if there is one."""
         if self.wiring is not None:
             return self.wiring(self, h)
@@ -108,14 +106,12 @@ class Affine(Site):
         """Return the same site with a fresh weight and a zero bias."""
         weight = self.init(key, self.weight.shape).astype(self.weight.dtype)
         bias = None if self.bias is None else jnp.zeros_like(self.bias)
-        return eqx.tree_at(
-            lambda s: (s.weight, s.bias), self, (weight, bias), is_leaf=lambda leaf: leaf is None
-        )
+        return eqx.tree_at(lambda s: (s.weight, s.bias), self, (weight, bias), is_leaf=lambda leaf: leaf is None)
 
 
 def _dense(
-    h: Float[Array, "batch in"], weight: Float[Array, "in out"], bias: Float[Array, " out"] | None
-) -> Float[Array, "batch out"]:
+    h: Float[Array, "*batch in"], weight: Float[Array, "in out"], bias: Float[Array, " out"] | None
+) -> Float[Array, "*batch out"]:
     a = h @ weight
     return a if bias is None else a + bias
 
@@ -272,9 +268,7 @@ class Norm(Site):
     def redraw(self, key: Key[Array, ""]) -> "Norm":
         """Return the same site with scale one and offset zero."""
         del key
-        return eqx.tree_at(
-            lambda s: (s.weight, s.bias), self, (jnp.ones_like(self.weight), jnp.zeros_like(self.bias))
-        )
+        return eqx.tree_at(lambda s: (s.weight, s.bias), self, (jnp.ones_like(self.weight), jnp.zeros_like(self.bias)))
 
 
 class Activate(Stage):
@@ -397,9 +391,7 @@ def local_update(
     return pull(error)
 
 
-def assemble(
-    model: Model, updates: Sequence[tuple[Float[Array, "..."], Float[Array, "..."] | None]]
-) -> Model:
+def assemble(model: Model, updates: Sequence[tuple[Float[Array, "..."], Float[Array, "..."] | None]]) -> Model:
     """Lay one (weight, bias) update for each site out in the shape of the model's parameters."""
     moved = [
         eqx.tree_at(lambda s: (s.weight, s.bias), site, update, is_leaf=lambda leaf: leaf is None)

@@ -1,0 +1,44 @@
+"""The summary as a table for the terminal."""
+
+import math
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from ._records import Results, summary
+from ._words import angle, error_with_spread, rate, ratio
+
+
+def table(results: Results) -> Table:
+    """Return the summary of `results` as a table, one row a rule, ready for `rich.print`.
+
+    Args:
+        results: what a comparison stored; see `anyprop.report`.
+
+    Raises:
+        ValueError: the results hold no runs.
+    """
+    records = summary(results)
+    best = min(
+        (r["test_error_mean"] for r in records if math.isfinite(r["test_error_mean"])), default=math.nan
+    )
+    out = Table(
+        box=SIMPLE_HEAD,
+        caption="Last epoch; mean ± standard deviation over seeds.\n"
+        "Angle to the exact gradient, mean over layers.",
+        caption_justify="left",
+    )
+    out.add_column("rule", no_wrap=True)
+    for heading in ("test error", "steps/s", "vs backprop", "angle"):
+        out.add_column(heading, justify="right", no_wrap=True)
+    for record in records:
+        out.add_row(
+            escape(record["rule"]),
+            error_with_spread(record),
+            rate(record["steps_per_second"]),
+            ratio(record["ratio_to_backprop"]),
+            angle(record["alignment"]),
+            style="bold" if record["test_error_mean"] == best else None,
+        )
+    return out

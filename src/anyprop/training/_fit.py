@@ -1,0 +1,416 @@
+"""Training: one rule, one network, some seeds, in one compiled program an epoch."""
+
+import dataclasses
+import functools
+import json
+import time
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PyTree
+
+from .. import _checks, report
+from .._files import without_nan, writable_folder, write_json, write_text
+from .._versions import versions
+from ..contract import DataInfo, Learner, Rule, hyperparameters
+from ..data import Data
+from ..nets import Chain, Stage
+from ..rules import name_of
+from . import _checkpoint
+from ._checkpoint import CheckpointError
+from ._program import Program, State, Steps, on_device, stack
+from ._progress import Progress
+
+
+class Diverged(FloatingPointError):
+    """The loss became NaN or infinite: training stopped, and the last good checkpoint was kept."""
+
+
+class EpochEnd(NamedTuple):
+    """What a callback is told after every epoch.
+
+    Args:
+        epoch: how many epochs are done.
+        records: one record a seed, as in `Run.results`.
+        learners: one learner a seed.
+    """
+
+    epoch: int
+    records: list[dict[str, Any]]
+    learners: list[Learner]
+
+
+Callback = Callable[[EpochEnd], bool | None]
+
+
+@dataclasses.dataclass
+class Run:
+    """A finished run of one rule.
+
+    Args:
+        rule: the rule.
+        learners: one trained learner a seed; after an early stop, the best on the validation split.
+        results: settings, versions and the record of every epoch, as `results.json` has them.
+    """
+
+    rule: Rule
+    learners: list[Learner]
+    results: dict[str, Any]
+
+    @property
+    def model(self) -> Any:
+        """The trained network of the first seed."""
+        return self.learners[0].model
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """One flat record for each seed and epoch: a table that `pandas.DataFrame` takes as it is."""
+        return report.tidy(self.results)
+
+    def plot(self, path: str | Path) -> None:
+        """Draw the learning curves, the mean over seeds in a band, to `path` (PNG, SVG or PDF)."""
+        report.plot_learning(self.results, Path(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write `results` to `path` as JSON."""
+        write_json(Path(path), self.results)
+
+
+def fit(
+    rule: Rule,
+    net: PyTree | Callable[..., PyTree],
+    data: Data,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    epochs: int = 5,
+    batch_size: int = 100,
+    seeds: int | Sequence[int] = 1,
+    patience: int | None = None,
+    alignment: bool = True,
+    callbacks: Sequence[Callback] = (),
+    progress: bool | Progress = True,
+    out: str | Path | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Run:
+    """Train a network by a rule, for several seeds at once.
+
+    Every epoch is one compiled program (see `training._program` for the exception), and the numbers
+    leave the device once an epoch. The test split is only ever reported.
+
+    Args:
+        rule: the credit-assignment rule.
+        net: a network, or a function of a `key` that builds one. A function is called once a seed. A
+            `Stage` is trained as it is with one seed, and redrawn from its own initialisers for each of
+            several seeds. Any other network starts every seed alike.
+        data: the data, see `anyprop.data.load`. It is delivered in the network's `input_shape`.
+        optimizer: an Optax optimizer; default `optax.adam(1e-3)`.
+        epochs: passes over the training split. The last, incomplete batch of a pass is left out.
+        batch_size: examples of one step.
+        seeds: how many seeds (0, 1, ...), or which. A seed decides the initial weights, the order of the
+            examples and whatever is random in the rule.
+        patience: stop early when the validation loss has not fallen for that many epochs, and return
+            each seed's best learner; needs a validation split. Default: train for all epochs.
+        alignment: after every epoch, measure the angle between the rule's update and the exact gradient.
+            Turn it off for a model that cannot be differentiated.
+        callbacks: called after every epoch with an `EpochEnd`; one that returns True ends the run.
+        progress: show a progress bar with the time left; or a `Progress` to report to.
+        out: folder for `metrics.jsonl` (a line for each epoch and seed, as they come), `results.json`
+            and `checkpoint.safetensors`. Default: nothing is written.
+        resume: go on from the checkpoint in `out`, if there is one; the run ends bit-identical to one
+            that was never interrupted.
+        settings: what else to record about the run, such as the name of the optimizer.
+        name: what to call the run in the results; default: the rule's name.
+
+    Returns:
+        The trained learners and the record of every epoch.
+
+    Raises:
+        ValueError: an argument is out of range, sizes do not fit the data, labels do not fit the
+            outputs, or `out` cannot be written to. Raised before anything is compiled or written.
+        TypeError: the rule cannot train this kind of network.
+        CheckpointError: the checkpoint is damaged or belongs to other settings.
+        Diverged: the loss became NaN or infinite; the message names the rule, the seed and the step.
+
+    Example:
+        >>> import anyprop as ap, jax
+        >>> data = ap.data.load("mnist", train_size=500)
+        >>> net = ap.nets.mlp(784, 32, 10, key=jax.random.key(0))
+        >>> run = ap.fit(ap.FeedbackAlignment(), net, data, epochs=1, progress=False)
+        >>> sorted(run.records[-1])[:2]
+        ['alignment/1 Dense', 'alignment/2 Dense']
+    """
+    _checks.count("epochs", epochs)
+    _checks.count("batch_size", batch_size)
+    if patience is not None:
+        _checks.count("patience", patience)
+        data.split("validation")
+    if batch_size > len(data.train):
+        raise ValueError(
+            f"batch_size={batch_size} is more than the {len(data.train)} training examples; pass a smaller one"
+        )
+    if resume and out is None:
+        raise ValueError("resume=True needs out, the folder that holds the checkpoint")
+    seed_list = _seed_list(seeds)
+    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
+    name = name_of(rule) if name is None else name
+
+    models, roots = _models(net, seed_list)
+    if isinstance(models[0], Chain):
+        data = data.shaped(models[0].input_shape)
+    info = DataInfo(
+        examples=len(data.train),
+        x=jax.ShapeDtypeStruct(data.transform.shape, jnp.float32),
+        y=jax.ShapeDtypeStruct(data.train.y.shape[1:], data.train.y.dtype),
+    )
+    rule.accept(models[0])
+    outputs = jax.eval_shape(models[0], jax.ShapeDtypeStruct((1, *info.x.shape), info.x.dtype)).shape[-1]
+    for split in (data.train, data.validation, data.test):
+        if split is not None:
+            rule.loss.check(split.y, outputs)
+    folder = None if out is None else writable_folder("out", Path(out))
+
+    learners = [
+        rule.init(model, data=info, key=jax.random.fold_in(root, 1)) for model, root in zip(models, roots, strict=True)
+    ]
+    program = Program(rule, optimizer, data, learners, batch_size=batch_size, alignment=alignment)
+    described = {
+        "data": data.name,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seeds": seed_list,
+        "patience": patience,
+        "rules": {name: {"name": rule.card.name, **hyperparameters(rule)}},
+        "model": _describe(models[0]),
+        **(settings or {}),
+    }
+    identity = {
+        "rule": [name_of(rule), {k: repr(v) for k, v in hyperparameters(rule).items()}],
+        "model": _describe(models[0]),
+        "data": data.fingerprint(),
+        "batch_size": batch_size,
+        "seeds": seed_list,
+        "patience": patience,
+        "optimizer": _behaviour(optimizer, learners[0]),
+    }
+    trainer = _Trainer(program, name, roots, seed_list, patience, folder, identity)
+    if resume:
+        trainer.resume()
+    reporter = Progress(show=progress) if isinstance(progress, bool) else progress
+    with reporter.task(name, epochs, done=trainer.epoch) as advance:
+        trainer.prepare()
+        while trainer.epoch < epochs and not trainer.stopped:
+            records = trainer.advance()
+            advance(trainer.epoch, records)
+            done = EpochEnd(trainer.epoch, records, trainer.learners())
+            asked = [callback(done) for callback in callbacks]  # every callback hears of every epoch
+            if any(asked):
+                break
+    results = {"settings": described, "versions": versions(), "runs": trainer.runs()}
+    if folder is not None:
+        write_json(folder / "results.json", results)
+    return Run(rule, trainer.learners(best=True), results)
+
+
+class _Trainer:
+    """The loop over epochs: what is done, what is recorded, and how to go on from a checkpoint."""
+
+    def __init__(
+        self,
+        program: Program,
+        name: str,
+        roots: list[Array],
+        seeds: list[int],
+        patience: int | None,
+        folder: Path | None,
+        identity: dict[str, Any],
+    ):
+        self.program, self.name, self.seeds = program, name, seeds
+        self.patience, self.identity = patience, identity
+        self.keys = jnp.stack([jax.random.fold_in(root, 2) for root in roots])
+        self.state: State = program.start
+        self.best = self.state.learner if patience is not None else None
+        self.best_loss = [float("inf")] * len(seeds)
+        self.waited = [0] * len(seeds)
+        self.epoch = 0
+        self.history: list[list[dict[str, Any]]] = []  # by epoch, then by seed
+        self.checkpoint = None if folder is None else folder / "checkpoint.safetensors"
+        self.lines = None if folder is None else folder / "metrics.jsonl"
+        data = program.data
+        self.splits = {
+            name: on_device(split)
+            for name, split in (("validation", data.validation), ("test", data.test))
+            if split is not None
+        }
+
+    @property
+    def stopped(self) -> bool:
+        """Whether every seed has waited for a better validation loss as long as it may."""
+        return self.patience is not None and all(waited >= self.patience for waited in self.waited)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        note = _checkpoint.read_note(self.checkpoint)
+        for name, value in json.loads(json.dumps(self.identity)).items():
+            if note["identity"].get(name) != value:
+                raise CheckpointError(
+                    f"{self.checkpoint} was written with another {name} ({note['identity'].get(name)}, now {value}); "
+                    "run with the settings it was written with, or pass another out folder"
+                )
+        self.state, self.best = _checkpoint.restore(self.checkpoint, (self.state, self.best))
+        self.epoch, self.history = note["epoch"], note["history"]
+        self.best_loss = [float("inf") if value is None else value for value in note["best_loss"]]
+        self.waited = note["waited"]
+
+    def prepare(self) -> None:
+        """Compile the epoch, and look at the network before it has learned anything."""
+        self.program.compile(self.state, self._epoch_keys())
+        if not self.history:
+            self.history.append(self._records(0.0, None))
+        if self.lines is not None:
+            # After a kill the file may be ahead of the checkpoint; it is made to agree with it.
+            write_text(self.lines, "".join(self._line(record) for epoch in self.history for record in epoch))
+
+    def advance(self) -> list[dict[str, Any]]:
+        """Train for one epoch, look at the result, and keep both."""
+        begin = time.perf_counter()
+        state, steps = self.program.epoch(self.state, self._epoch_keys())
+        steps = jax.tree.map(np.asarray, jax.block_until_ready(steps))
+        seconds = time.perf_counter() - begin
+        self._refuse_divergence(steps)
+        self.state, self.epoch = state, self.epoch + 1
+        records = self._records(seconds, steps)
+        self.history.append(records)
+        if self.patience is not None:
+            self._keep_best([record["validation_loss"] for record in records])
+        if self.lines is not None:
+            with self.lines.open("a", encoding="utf-8") as file:
+                file.write("".join(self._line(record) for record in records))
+        if self.checkpoint is not None:
+            note = {
+                "identity": self.identity,
+                "epoch": self.epoch,
+                "history": self.history,
+                "best_loss": self.best_loss,
+                "waited": self.waited,
+            }
+            _checkpoint.save(self.checkpoint, (self.state, self.best), note)
+        return records
+
+    def learners(self, best: bool = False) -> list[Learner]:
+        """One learner a seed: the present ones, or the best where a run may stop early."""
+        state = self.state if not best or self.best is None else State(self.best, self.state.optimizer)
+        return [self.program.learner(state, i) for i in range(len(self.seeds))]
+
+    def runs(self) -> list[dict[str, Any]]:
+        """One run a seed, as `results.json` has them."""
+        rates = [epoch[0]["steps_per_second"] for epoch in self.history if epoch[0]["steps_per_second"]]
+        rate = float(np.median(rates)) if rates else None
+        return [
+            {
+                "rule": self.name,
+                "seed": seed,
+                "cost": {"steps_per_second": rate},
+                "epochs": [{k: v for k, v in epoch[i].items() if k not in ("rule", "seed")} for epoch in self.history],
+            }
+            for i, seed in enumerate(self.seeds)
+        ]
+
+    def _epoch_keys(self) -> Array:
+        return jax.vmap(lambda key: jax.random.fold_in(key, self.epoch))(self.keys)
+
+    def _records(self, seconds: float, steps: Steps | None) -> list[dict[str, Any]]:
+        scores = {name: self.program.evaluate(self.state, name, split) for name, split in self.splits.items()}
+        angles = self.program.probe(self.state, self._epoch_keys())
+        before = self.history[-1][0]["seconds"] if self.history else 0.0
+        labelled = self.program.data.classes is not None
+        records = []
+        for i, seed in enumerate(self.seeds):
+            record: dict[str, Any] = {"rule": self.name, "seed": seed, "epoch": self.epoch}
+            record["train_loss"] = None if steps is None else float(steps.loss[i].mean())
+            record["train_error"] = None if steps is None or not labelled else float(steps.error[i].mean())
+            for name, (loss, error) in scores.items():
+                record[f"{name}_loss"] = float(loss[i])
+                record[f"{name}_error"] = float(error[i]) if labelled else None
+            record["seconds"] = before + seconds
+            updates = self.program.steps * len(self.seeds)
+            record["steps_per_second"] = updates / seconds if steps is not None else None
+            if steps is not None:
+                record["metrics"] = {k: float(np.mean(v[i])) for k, v in steps.metrics.items()}
+            records.append(record | angles[i])
+        return records
+
+    def _keep_best(self, losses: list[float]) -> None:
+        better = [loss < best for loss, best in zip(losses, self.best_loss, strict=True)]
+        self.best_loss = [min(pair) for pair in zip(losses, self.best_loss, strict=True)]
+        self.waited = [0 if b else waited + 1 for b, waited in zip(better, self.waited, strict=True)]
+        kept = [self.state.learner if b else self.best for b in better]
+        self.best = stack([jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i, tree in enumerate(kept)])
+
+    def _refuse_divergence(self, steps: Steps) -> None:
+        bad = ~np.isfinite(steps.loss)
+        if bad.any():
+            step = int(bad.any(axis=0).argmax())
+            seed = int(bad[:, step].argmax())
+            kept = (
+                "no checkpoint was asked for" if self.checkpoint is None else f"{self.checkpoint} has the epoch before"
+            )
+            raise Diverged(
+                f"the loss of {self.name} (seed {self.seeds[seed]}) became {steps.loss[seed, step]} at "
+                f"step {step + 1} of epoch {self.epoch + 1}; try a smaller learning rate ({kept})"
+            )
+
+    @staticmethod
+    def _line(record: dict[str, Any]) -> str:
+        return json.dumps(without_nan(record), allow_nan=False) + "\n"
+
+
+def _seed_list(seeds: int | Sequence[int]) -> list[int]:
+    if isinstance(seeds, int):
+        _checks.count("seeds", seeds)
+        return list(range(seeds))
+    for seed in seeds:
+        _checks.count("seeds", seed, least=0)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds={seeds} must name at least one seed, and each only once")
+    return list(seeds)
+
+
+def _models(net: Any, seeds: list[int]) -> tuple[list[Any], list[Array]]:
+    """One network and one root key a seed."""
+    roots = [jax.random.key(seed) for seed in seeds]
+    keys = [jax.random.fold_in(root, 0) for root in roots]
+    if isinstance(net, Stage):
+        return [net] if len(seeds) == 1 else [net.redraw(key) for key in keys], roots
+    if isinstance(net, types.FunctionType | functools.partial):
+        return [net(key=key) for key in keys], roots
+    return [net for _ in seeds], roots
+
+
+def _describe(model: PyTree) -> str:
+    """The structure of a model and the shapes of its arrays, as text that tells two networks apart."""
+    return eqx.tree_pformat(model, short_arrays=True)
+
+
+def _behaviour(optimizer: optax.GradientTransformation, learner: Learner) -> list[float]:
+    """What tells one optimizer from another: how far its first three updates go.
+
+    An Optax optimizer is a pair of functions and cannot be compared or printed, so it is tried.
+    """
+    params = learner.params
+    gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.1), params)
+    state, distances = optimizer.init(params), []
+    for _ in range(3):
+        updates, state = optimizer.update(gradient, state, params)
+        distances.append(float(f"{float(optax.tree.norm(updates)):.5g}"))
+    return distances

@@ -1,0 +1,220 @@
+"""The compiled pieces of a run: one epoch of training, one evaluation of a split, one probe of the rule.
+
+Where it can, an epoch is one program: the data stay on the device as they were stored, the order is
+drawn there, and the steps are a `lax.scan`, for all seeds at once under `vmap`. Convolutions on a CPU
+are the exception: inside a scan XLA takes a slow path for them (measured: LeNet-5 runs 3 to 4 times
+slower), and `vmap` would turn them into grouped ones. There a step is one program, called in a loop.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from ..contract import Batch, Learner, Rule
+from ..data import Data, Split
+from ..diagnose import alignment, feedback_alignment_angles
+from ..losses import wrong
+from ..nets import Conv, sites
+
+EVALUATION_CHUNK = 1000  # examples of one forward pass: wide enough for full speed, small enough to fit
+PROBE = 256  # training examples on which the rule is compared with the exact gradient
+
+
+class State(NamedTuple):
+    """What an epoch changes: the learner's arrays and the optimizer's."""
+
+    learner: PyTree
+    optimizer: PyTree
+
+
+class Steps(NamedTuple):
+    """What the steps of an epoch report, step by step."""
+
+    loss: Float[Array, "*seeds_steps"]
+    error: Float[Array, "*seeds_steps"]
+    metrics: Mapping[str, Array]
+
+
+class Program:
+    """A rule, an optimizer and data, compiled.
+
+    Args:
+        rule: the rule.
+        optimizer: the optimizer.
+        data: the data, in the shape that the model takes.
+        learners: one learner a seed; all of the same structure.
+        batch_size: examples of one step.
+        alignment: whether `probe` compares the rule with the exact gradient.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        optimizer: optax.GradientTransformation,
+        data: Data,
+        learners: list[Learner],
+        *,
+        batch_size: int,
+        alignment: bool,
+    ):
+        self.rule, self.optimizer, self.data, self.batch_size = rule, optimizer, data, batch_size
+        self.alignment = alignment
+        self.seeds = len(learners)
+        self.steps = len(data.train) // batch_size
+        convolutional = any(isinstance(site, Conv) for site in sites(learners[0].model))
+        self.whole = not (convolutional and jax.default_backend() == "cpu")
+        arrays, static = zip(*(eqx.partition(learner, eqx.is_array) for learner in learners), strict=True)
+        self.static = static[0]
+        states = [State(a, optimizer.init(learner.params)) for a, learner in zip(arrays, learners, strict=True)]
+        self.start: State = stack(states)
+        self.train = on_device(data.train)
+        self.compiled: dict[str, Any] = {}
+
+    def learner(self, state: State, seed: int) -> Learner:
+        """The learner of one seed."""
+        return eqx.combine(pick(state.learner, seed), self.static)
+
+    def _run(self, name: str, function: Any, *args: Any, donate: tuple[int, ...] = ()) -> Any:
+        # Compiled ahead of the first call, so that a changed shape is an error, never a recompilation.
+        if name not in self.compiled:
+            self.compiled[name] = jax.jit(function, donate_argnums=donate).lower(*args).compile()
+        return self.compiled[name](*args)
+
+    # One epoch ---------------------------------------------------------------------------------------
+
+    def _step(self, state: State, index: Array, key: Array, x: Array, y: Array) -> tuple[State, Steps]:
+        key_augment, key_credit = jax.random.split(key)
+        raw = x[index]
+        if self.data.augmentation:
+            raw = self.data.augment(raw, key=key_augment)
+        batch = Batch(self.data.transform(raw), y[index], index)
+        learner = eqx.combine(state.learner, self.static)
+        credit = self.rule.credit(learner, batch, key=key_credit)
+        updates, moved = self.optimizer.update(credit.grads, state.optimizer, learner.params)
+        learner = learner.apply(updates, credit.memory)
+        error = jnp.mean(wrong(credit.output, batch.y), dtype=jnp.float32)
+        return State(eqx.filter(learner, eqx.is_array), moved), Steps(credit.loss, error, dict(credit.metrics))
+
+    def _order(self, key: Key[Array, ""]) -> tuple[Int[Array, "steps batch"], Key[Array, " steps"]]:
+        key_order, key_steps = jax.random.split(key)
+        order = jax.random.permutation(key_order, len(self.data.train))
+        order = order[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)
+        return order, jax.random.split(key_steps, self.steps)
+
+    def _epoch(self, state: State, key: Array, x: Array, y: Array) -> tuple[State, Steps]:
+        order, keys = self._order(key)
+        return jax.lax.scan(lambda s, now: self._step(s, *now, x, y), state, (order, keys))
+
+    def compile(self, state: State, keys: Key[Array, " seeds"]) -> None:
+        """Compile the epoch before it is timed."""
+        if self.whole:
+            epoch = jax.vmap(self._epoch, in_axes=(0, 0, None, None))
+            lowered = jax.jit(epoch, donate_argnums=0).lower(state, keys, *self.train)
+            self.compiled["epoch"] = lowered.compile()
+        else:
+            order, step_keys = jax.eval_shape(self._order, keys[0])
+            one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (order, step_keys))
+            lowered = jax.jit(self._step, donate_argnums=0).lower(pick(state, 0), *one, *self.train)
+            self.compiled["step"] = lowered.compile()
+
+    def epoch(self, state: State, keys: Key[Array, " seeds"]) -> tuple[State, Steps]:
+        """Train every seed for one epoch; `state` is used up. `Steps` come as (seeds, steps)."""
+        if self.whole:
+            return self.compiled["epoch"](state, keys, *self.train)
+        states, reports = [], []
+        for seed in range(self.seeds):
+            one, steps = pick(state, seed), []
+            order, step_keys = self._run("order", self._order, keys[seed])
+            for index, key in zip(order, step_keys, strict=True):
+                one, step = self.compiled["step"](one, index, key, *self.train)
+                steps.append(step)
+            states.append(one)
+            reports.append(stack(steps))
+        return stack(states), stack(reports)
+
+    # Looking at the result ---------------------------------------------------------------------------
+
+    def _evaluate(self, learner: PyTree, x: Array, y: Array) -> tuple[Array, Array]:
+        """Sums over examples of the cost and of the errors, for a whole number of chunks."""
+        model = eqx.combine(learner, self.static).model
+
+        def chunk(raw: Array, y: Array) -> tuple[Array, Array]:
+            output = model(self.data.transform(raw))
+            return jnp.sum(self.rule.loss(output, y)), jnp.sum(wrong(output, y), dtype=jnp.float32)
+
+        size = min(EVALUATION_CHUNK, len(x))
+        chunks = len(x) // size
+        loss, error = jax.lax.map(
+            lambda c: chunk(*c),
+            (
+                x[: chunks * size].reshape(chunks, size, *x.shape[1:]),
+                y[: chunks * size].reshape(chunks, size, *y.shape[1:]),
+            ),
+        )
+        loss, error = loss.sum(), error.sum()
+        if len(x) % size:
+            rest = chunk(x[chunks * size :], y[chunks * size :])
+            loss, error = loss + rest[0], error + rest[1]
+        return loss / len(x), error / len(x)
+
+    def evaluate(self, state: State, name: str, split: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Mean cost and fraction of errors of every seed on a split."""
+        if self.whole:
+            evaluate = jax.vmap(self._evaluate, in_axes=(0, None, None))
+            return self._run(name, evaluate, state.learner, *split)
+        x, y = split
+        results = []
+        for seed in range(self.seeds):
+            learner, parts = pick(state.learner, seed), []
+            for at in range(0, len(x), EVALUATION_CHUNK):
+                part = x[at : at + EVALUATION_CHUNK], y[at : at + EVALUATION_CHUNK]
+                loss, error = self._run(f"evaluate {len(part[0])}", self._evaluate, learner, *part)
+                parts.append(jnp.stack([loss, error]) * len(part[0]))
+            results.append(sum(parts) / len(x))
+        return tuple(jnp.stack(results, axis=1))
+
+    def _probe(self, learner: PyTree, key: Array, x: Array, y: Array) -> tuple[dict, dict]:
+        whole = eqx.combine(learner, self.static)
+        index = jnp.arange(min(PROBE, len(x)))
+        batch = Batch(self.data.transform(x[index]), y[index], index)
+        return alignment(self.rule, whole, batch, key=key), feedback_alignment_angles(self.rule, whole)
+
+    def probe(self, state: State, keys: Key[Array, " seeds"]) -> list[dict[str, dict[str, float]]]:
+        """Angles, in degrees, to the exact gradient and between feedback and forward weights, by seed."""
+        if not self.alignment:
+            return [{} for _ in range(self.seeds)]
+        if self.whole:
+            probe = jax.vmap(self._probe, in_axes=(0, 0, None, None))
+            angles = self._run("probe", probe, state.learner, keys, *self.train)
+        else:
+            angles = stack(
+                [
+                    self._run("probe", self._probe, pick(state.learner, s), keys[s], *self.train)
+                    for s in range(self.seeds)
+                ]
+            )
+        names = ("alignment", "feedback_alignment")
+        return [
+            {n: {k: float(a[seed]) for k, a in found.items()} for n, found in zip(names, angles, strict=True) if found}
+            for seed in range(self.seeds)
+        ]
+
+
+def on_device(split: Split) -> tuple[Array, Array]:
+    """The examples and labels of a split as device arrays, stored as they are."""
+    return jnp.asarray(split.x), jnp.asarray(split.y)
+
+
+def stack(trees: list[PyTree]) -> PyTree:
+    """One tree with a new first axis from trees of the same structure."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def pick(tree: PyTree, i: int) -> PyTree:
+    """The `i`-th of stacked trees."""
+    return jax.tree.map(lambda leaf: leaf[i], tree)

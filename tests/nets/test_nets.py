@@ -1,0 +1,209 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from anyprop import nets
+
+
+def small_chain(key):
+    """A chain with every kind of site: convolution, normalisation, residual block, dense."""
+    k = jax.random.split(key, 5)
+    block = nets.Residual(
+        [nets.Conv(4, 6, 3, stride=2, key=k[1]), nets.Norm(6, groups=2, activation="relu")],
+        shortcut=[nets.Conv(4, 6, 1, stride=2, key=k[2])],
+        activation="tanh",
+    )
+    stages = [
+        nets.Conv(1, 4, 3, activation="tanh", key=k[0]),
+        nets.Pool("max", 2),
+        block,
+        nets.Flatten(),
+        nets.Dense(24, 5, key=k[3]),
+    ]
+    return nets.Chain(stages, input_shape=(8, 8, 1))
+
+
+def test_record_agrees_with_the_call_and_with_the_order_of_sites(key):
+    net = small_chain(key)
+    x = jax.random.normal(key, (3, 8, 8, 1))
+    output, traces = net.record(x)
+    np.testing.assert_allclose(output, net(x), rtol=1e-6)
+    own = nets.sites(net)
+    assert len(own) == len(traces) == 5
+    for site, trace in zip(own, traces, strict=True):
+        np.testing.assert_allclose(site.drive(trace.input), trace.drive, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(site.activation(trace.drive), trace.output, rtol=1e-6)
+
+
+def test_local_updates_with_exact_errors_are_the_gradient(key):
+    net = small_chain(key)
+    x = jax.random.normal(key, (3, 8, 8, 1))
+
+    class Nudge(nets.Wiring):
+        by: jax.Array
+
+        def __call__(self, site, h):
+            a = site.drive(h) + self.by
+            return a, site.activation(a)
+
+    _, traces = net.record(x)
+    nudges = [jnp.zeros_like(trace.drive) for trace in traces]
+    errors = jax.grad(lambda by: jnp.sum(nets.wire(net, [Nudge(b) for b in by])(x) ** 2))(nudges)
+    updates = [nets.local_update(s, t.input, e) for s, t, e in zip(nets.sites(net), traces, errors, strict=True)]
+    exact = eqx.filter_grad(lambda net: jnp.sum(net(x) ** 2))(net)
+    built = nets.assemble(net, updates)
+    assert jax.tree.structure(built) == jax.tree.structure(exact)
+    for ours, theirs in zip(jax.tree.leaves(built), jax.tree.leaves(exact), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_wire_and_unwire_leave_the_network_as_it_was(key):
+    net = small_chain(key)
+    wired = nets.wire(nets.wire(net, [None] * 5), [None] * 5)
+    assert jax.tree.structure(wired) == jax.tree.structure(net)
+
+
+def test_pooling_by_tiles_agrees_with_reduce_window(key):
+    x = jax.random.normal(key, (2, 6, 6, 3))
+    for kind in ("max", "mean"):
+        tiled = nets.Pool(kind, 2)(x)
+        windows = jnp.stack([x[:, i::2, j::2] for i in range(2) for j in range(2)])
+        wanted = windows.max(0) if kind == "max" else windows.mean(0)
+        np.testing.assert_allclose(tiled, wanted, rtol=1e-6)
+        overlapping = nets.Pool(kind, 2, stride=1)(x)
+        assert overlapping.shape == (2, 5, 5, 3)
+        np.testing.assert_allclose(overlapping[:, ::2, ::2], wanted, rtol=1e-5)
+
+
+def test_norm_makes_each_example_zero_mean_and_unit_variance(key):
+    x = 3.0 + 2.0 * jax.random.normal(key, (4, 5, 5, 8))
+    out = nets.Norm(8, groups=2)(x).reshape(4, 25, 2, 4)
+    np.testing.assert_allclose(out.mean((1, 3)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(out.var((1, 3)), 1.0, rtol=1e-3)
+
+
+def test_elman_is_the_recursion_of_its_docstring(key):
+    layer = nets.Elman(3, 4, key=key)
+    x = jax.random.normal(key, (2, 5, 3))
+    h = np.zeros((2, 4))
+    for t in range(5):
+        h = np.tanh(
+            np.asarray(x[:, t] @ layer.input.weight + layer.input.bias) + h @ np.asarray(layer.recurrent.weight)
+        )
+    np.testing.assert_allclose(layer(x), h, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (lambda key: nets.mlp(12, 8, 5, key=key), (5,)),
+        (lambda key: nets.lenet5(key=key), (10,)),
+        (lambda key: nets.convnet(input_shape=(16, 16, 3), channels=(4, 8), key=key), (10,)),
+        (lambda key: nets.resnet20(width=4, key=key), (10,)),
+        (lambda key: nets.elman(7, 6, 3, steps=4, key=key), (3,)),
+        (lambda key: nets.elman(7, 6, 3, steps=4, sequence=True, key=key), (4, 3)),
+    ],
+)
+def test_builders_give_the_output_shape(build, shape, key):
+    assert build(key).output_shape == shape
+
+
+def test_resnet20_has_twenty_layers_of_weights(key):
+    net = nets.resnet20(key=key)
+    assert sum(s.weight.shape[:2] != (1, 1) for s in nets.affines(net)) == 20
+
+
+def test_redraw_changes_every_weight_and_no_shape(key):
+    net = small_chain(key)
+    fresh = net.redraw(jax.random.key(7))
+    assert jax.tree.structure(fresh) == jax.tree.structure(net)
+    for old, new in zip(nets.affines(net), nets.affines(fresh), strict=True):
+        assert old.weight.shape == new.weight.shape
+        assert not np.allclose(old.weight, new.weight)
+
+
+@pytest.mark.parametrize("name", sorted(nets.INITIALISERS))
+def test_initialisers_take_dense_and_convolutional_shapes(name, key):
+    for shape in ((6, 4), (3, 3, 6, 4)):
+        assert nets.initialiser(name)(key, shape).shape == shape
+
+
+def test_normal_by_fan_sum_has_its_variance(key):
+    weight = nets.initialiser("normal-by-fan-sum")(key, (300, 200))
+    np.testing.assert_allclose(weight.var(), 1 / 500, rtol=0.03)
+
+
+@pytest.mark.parametrize("name", sorted(nets.ACTIVATIONS))
+def test_activations_keep_shape_and_type(name):
+    a = jnp.linspace(-2, 2, 9)
+    assert nets.activation(name)(a).shape == a.shape
+    assert nets.activation(name)(a).dtype == a.dtype
+
+
+def test_hard_sigmoid_sign_and_step():
+    a = jnp.array([-1.5, 0.0, 0.25, 1.5])
+    np.testing.assert_array_equal(nets.activation("hard-sigmoid")(a), [0, 0, 0.25, 1])
+    np.testing.assert_array_equal(nets.activation("sign")(a), [-1, -1, 1, 1])
+    np.testing.assert_array_equal(nets.activation("step")(a), [0, 0, 1, 1])
+
+
+def test_from_equinox_computes_the_same_function(key, x64):
+    k = jax.random.split(jax.random.key(1), 4)
+    theirs = eqx.nn.Sequential(
+        [
+            eqx.nn.Conv2d(2, 4, 3, stride=2, padding=1, key=k[0]),
+            eqx.nn.Lambda(jax.nn.relu),
+            eqx.nn.MaxPool2d(2, 1),
+            eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), eqx.nn.Identity()]),
+            eqx.nn.Lambda(jnp.tanh),
+            eqx.nn.Linear(4 * 3 * 3, 7, key=k[1]),
+            eqx.nn.LayerNorm(7),
+            eqx.nn.Lambda(jax.nn.softplus),
+            eqx.nn.Linear(7, 3, use_bias=False, key=k[2]),
+        ]
+    )
+    ours = nets.from_equinox(theirs, input_shape=(8, 8, 2))
+    x = jax.random.normal(k[3], (5, 8, 8, 2))
+    np.testing.assert_allclose(ours(x), jax.vmap(theirs)(x.transpose(0, 3, 1, 2)), atol=1e-6)
+    assert nets.sites(ours)[0].activation is jax.nn.relu  # fused: one layer to every rule
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda k: eqx.nn.GRUCell(3, 4, key=k), TypeError, "GRUCell has no counterpart"),
+        (lambda k: eqx.nn.Conv2d(1, 2, 3, dilation=2, key=k), ValueError, "dilation"),
+        (lambda k: eqx.nn.Conv2d(1, 2, (3, 2), key=k), ValueError, "not square"),
+        (lambda k: eqx.nn.Lambda(jnp.sum), TypeError, "no counterpart"),
+    ],
+)
+def test_from_equinox_refuses_what_it_cannot_say(make, error, match, key):
+    with pytest.raises(error, match=match):
+        nets.from_equinox(eqx.nn.Sequential([make(key)]), input_shape=(8, 8, 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda k: nets.mlp(784, key=k), "at least"),
+        (lambda k: nets.mlp(784, 0, 10, key=k), "sizes must be"),
+        (lambda k: nets.mlp(3, 4, 2, activation="tahn", key=k), "tanh"),
+        (lambda k: nets.mlp(3, 2, init="glorot", key=k), "glorot-normal"),
+        (lambda k: nets.Chain([]), "stages is empty"),
+        (lambda k: nets.Chain([nets.Conv(1, 2, 3, key=k)]), "input_shape is missing"),
+        (lambda k: nets.Chain([nets.Dense(3, 4, key=k), nets.Dense(5, 2, key=k)]), r"stages\[1\]"),
+        (lambda k: nets.Norm(6, groups=4), "groups=4 must divide"),
+        (lambda k: nets.Pool("median", 2), "median"),
+        (lambda k: nets.convnet(input_shape=(4, 4, 1), key=k), "too small"),
+    ],
+)
+def test_bad_sizes_and_names_are_refused(make, match, key):
+    with pytest.raises(ValueError, match=match):
+        make(key)
+
+
+def test_record_of_a_recurrent_layer_says_what_to_choose(key):
+    with pytest.raises(TypeError, match="choose Backprop"):
+        nets.elman(3, 4, 2, steps=5, key=key).record(jnp.zeros((1, 5, 3)))

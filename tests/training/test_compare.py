@@ -1,0 +1,58 @@
+import json
+from functools import partial
+
+import optax
+import pytest
+from test_fit import blobs, build
+
+import anyprop as ap
+
+quick = partial(ap.compare, epochs=2, batch_size=20, seeds=2, progress=False)
+
+
+def test_rules_start_from_the_same_networks_and_share_a_table(tmp_path):
+    rules = [ap.Backprop(), ap.FeedbackAlignment()]
+    comparison = quick(rules, build, blobs(), optimizer=optax.sgd(0.1), out=tmp_path)
+    start = [run["epochs"][0]["test_loss"] for run in comparison.results["runs"]]
+    assert start[:2] == start[2:]
+    assert {run["rule"]: run["cost"]["ratio_to_backprop"] for run in comparison.results["runs"]}["backprop"] == 1
+    assert len(comparison.to_pandas()) == len(comparison.records) == 2 * 2 * 3
+    assert [row["rule"] for row in comparison.summary] == ["backprop", "feedback-alignment"]
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert [run["rule"] for run in saved["runs"]] == ["backprop"] * 2 + ["feedback-alignment"] * 2
+    assert "feedback-alignment" in (tmp_path / "report.html").read_text()
+
+
+def test_variants_of_one_rule_go_by_name():
+    rules = {"slow": ap.Backprop(), "fast": ap.Backprop()}
+    comparison = quick(rules, build, blobs(), optimizer={"slow": optax.sgd(0.001), "fast": optax.sgd(0.3)})
+    errors = {row["rule"]: row["test_error_mean"] for row in comparison.summary}
+    assert errors["fast"] < errors["slow"]
+
+
+def test_an_interrupted_comparison_is_finished_by_resume(tmp_path):
+    rules = [ap.Backprop(), ap.FeedbackAlignment()]
+    whole = quick(rules, build, blobs(), out=tmp_path / "a")
+
+    def interrupt(end):
+        if end.epoch == 1 and end.records[0]["rule"] == "feedback-alignment":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quick(rules, build, blobs(), out=tmp_path / "b", callbacks=[interrupt])
+    resumed = quick(rules, build, blobs(), out=tmp_path / "b", resume=True)
+    losses = [[r.get("test_loss") for r in c.records] for c in (whole, resumed)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("rules", "optimizer", "match"),
+    [
+        ([], None, "at least one rule"),
+        ([ap.Backprop(), ap.Backprop()], None, "each only once"),
+        ([ap.Backprop()], {}, "no entry for backprop"),
+    ],
+)
+def test_bad_rules_and_optimizers_are_refused(rules, optimizer, match):
+    with pytest.raises(ValueError, match=match):
+        quick(rules, build, blobs(), optimizer=optimizer)

@@ -1,0 +1,225 @@
+import dataclasses
+import json
+from functools import partial
+
+import equinox as eqx
+import jax
+import numpy as np
+import optax
+import pytest
+from safetensors.numpy import load_file
+
+import anyprop as ap
+from anyprop.training import CheckpointError
+
+
+def blobs(n: int = 120, *, shape=(6,), validation: int = 40, test: int = 40, seed: int = 0) -> ap.data.Data:
+    """Three Gaussian classes: learnable in a few steps."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n + validation + test).astype(np.int32)
+    centres = rng.normal(size=(3, *shape)) * 2
+    x = (centres[y] + rng.normal(size=(len(y), *shape))).astype(np.float32)
+    cut = n + validation
+    splits = {"train": (x[:n], y[:n]), "test": (x[cut:], y[cut:])}
+    if validation:
+        splits["validation"] = (x[n:cut], y[n:cut])
+    return ap.data.load(splits)
+
+
+build = partial(ap.nets.mlp, 6, 5, 3)
+quick = partial(ap.fit, optimizer=optax.sgd(0.1, momentum=0.9), batch_size=20, progress=False)
+
+
+def timeless(run: ap.Run) -> list[dict]:
+    drop = ("seconds", "steps_per_second", "cost/steps_per_second")
+    return [{k: v for k, v in record.items() if k not in drop} for record in run.records]
+
+
+def assert_same(one, other) -> None:
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_it_learns_and_records_every_epoch():
+    run = quick(ap.Backprop(), build, blobs(), epochs=4, seeds=2)
+    assert [(r["seed"], r["epoch"]) for r in run.records] == [(s, e) for s in (0, 1) for e in range(5)]
+    last = run.records[-1]
+    assert last["test_error"] < 0.2 < run.records[0]["test_error"]
+    assert last["alignment/all"] < 0.1
+    assert run.model is run.learners[0].model
+
+
+def test_a_seed_among_several_ends_where_it_ends_alone():
+    together = quick(ap.FeedbackAlignment(), build, blobs(), epochs=2, seeds=[3, 8])
+    alone = quick(ap.FeedbackAlignment(), build, blobs(), epochs=2, seeds=[8])
+    for a, b in zip(jax.tree.leaves(together.learners[1]), jax.tree.leaves(alone.learners[0]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_one_network_is_trained_as_it_is_and_redrawn_for_several_seeds(key):
+    net = build(key=key)
+    still = quick(ap.Backprop(), net, blobs(), epochs=1, optimizer=optax.sgd(0.0))
+    assert_same(still.model, net)
+    spread = quick(ap.Backprop(), net, blobs(), epochs=1, seeds=2, optimizer=optax.sgd(0.0))
+    first, second = (learner.model.stages[0].weight for learner in spread.learners)
+    assert not np.allclose(first, second)
+
+
+def test_resume_ends_bit_identical(tmp_path):
+    whole = quick(ap.FeedbackAlignment(), build, blobs(), epochs=4, seeds=2, patience=9, out=tmp_path / "a")
+
+    def interrupt(end):
+        if end.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quick(
+            ap.FeedbackAlignment(), build, blobs(), epochs=4, seeds=2, patience=9, out=tmp_path / "b",
+            callbacks=[interrupt],
+        )  # fmt: skip
+    with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
+        file.write('{"half a li')  # what a kill leaves behind
+    resumed = quick(
+        ap.FeedbackAlignment(), build, blobs(), epochs=4, seeds=2, patience=9, out=tmp_path / "b", resume=True
+    )
+    assert_same(whole.learners, resumed.learners)
+    assert timeless(whole) == timeless(resumed)
+    a, b = (load_file(tmp_path / name / "checkpoint.safetensors") for name in "ab")
+    assert_same(a, b)
+    lines = [json.loads(line) for line in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["epoch"], r["seed"]) for r in lines] == [(e, s) for e in range(5) for s in range(2)]
+
+
+def test_resume_of_a_finished_run_trains_no_further(tmp_path):
+    first = quick(ap.Backprop(), build, blobs(), epochs=2, out=tmp_path)
+    again = quick(ap.Backprop(), build, blobs(), epochs=2, out=tmp_path, resume=True)
+    assert_same(first.learners, again.learners)
+    assert first.records == again.records
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"rule": ap.FeedbackAlignment()}, "rule"),
+        ({"net": partial(ap.nets.mlp, 6, 4, 3)}, "model"),
+        ({"net": partial(ap.nets.mlp, 6, 5, 3, activation="relu")}, "model"),
+        ({"data": blobs(seed=1)}, "data"),
+        ({"batch_size": 30}, "batch_size"),
+        ({"seeds": 2}, "seeds"),
+        ({"optimizer": optax.sgd(0.2, momentum=0.9)}, "optimizer"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(change, named, tmp_path):
+    same = {"rule": ap.Backprop(), "net": build, "data": blobs(), "epochs": 1}
+    quick(**same, out=tmp_path)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match=f"another {named}"):
+        quick(**(same | change), out=tmp_path, resume=True)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    quick(ap.Backprop(), build, blobs(), epochs=1, out=tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(CheckpointError, match="damaged"):
+        quick(ap.Backprop(), build, blobs(), epochs=2, out=tmp_path, resume=True)
+
+
+def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
+    class Explode(ap.Backprop):
+        """Backprop whose loss overflows once the first weight has moved far enough."""
+
+        def credit(self, learner, batch, *, key):
+            credit = super().credit(learner, batch, key=key)
+            far = learner.memory > 8  # six steps an epoch: the third step of the second one
+            loss = jax.numpy.where(far, jax.numpy.nan, credit.loss)
+            return eqx.tree_at(
+                lambda c: (c.loss, c.memory), credit, (loss, learner.memory + 1), is_leaf=lambda x: x is None
+            )
+
+        def init(self, model, *, data=None, key):
+            return ap.Learner(model, memory=jax.numpy.zeros(()))
+
+    with pytest.raises(ap.Diverged, match=r"explode \(seed 0\) became nan at step 4 of epoch 2") as raised:
+        quick(Explode(), build, blobs(), epochs=4, out=tmp_path)
+    assert "checkpoint.safetensors has the epoch before" in str(raised.value)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
+    assert (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_early_stop_waits_for_the_validation_loss_and_returns_the_best():
+    ends = []
+    run = quick(
+        ap.Backprop(), build, blobs(40), epochs=60, patience=3, optimizer=optax.sgd(1.0), callbacks=[ends.append]
+    )
+    losses = [r["validation_loss"] for r in run.records][1:]
+    best = int(np.argmin(losses))
+    assert len(losses) == min(best + 1 + 3, 60) < 60
+    assert_same(run.learners[0], ends[best].learners[0])
+
+
+def test_the_test_split_decides_nothing():
+    data = blobs()
+    other = dataclasses.replace(data, test=blobs(seed=5).test)
+    one, two = (quick(ap.Backprop(), build, d, epochs=6, patience=2) for d in (data, other))
+    assert_same(one.learners, two.learners)
+    assert len(one.records) == len(two.records)
+
+
+def test_a_callback_can_end_the_run():
+    run = quick(ap.Backprop(), build, blobs(), epochs=9, callbacks=[lambda end: end.epoch == 2])
+    assert run.records[-1]["epoch"] == 2
+
+
+def test_convolutions_outside_the_scan_train_alike(monkeypatch):
+    def net(*, key):
+        k1, k2 = jax.random.split(key)
+        stages = [ap.nets.Conv(1, 2, 3, activation="tanh", key=k1), ap.nets.Flatten(), ap.nets.Dense(32, 3, key=k2)]
+        return ap.nets.Chain(stages, input_shape=(4, 4, 1))
+
+    data = blobs(shape=(4, 4, 1))
+    looped = quick(ap.FeedbackAlignment(), net, data, epochs=2, seeds=2)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    whole = quick(ap.FeedbackAlignment(), net, data, epochs=2, seeds=2)
+    for a, b in zip(timeless(looped), timeless(whole), strict=True):
+        assert a.keys() == b.keys()
+        np.testing.assert_allclose(a["test_loss"], b["test_loss"], rtol=1e-4)
+        np.testing.assert_allclose(a["alignment/1 Conv"], b["alignment/1 Conv"], rtol=1e-3)
+
+
+def test_data_are_delivered_in_the_shape_of_the_net():
+    data = blobs(shape=(4, 3))
+    quick(ap.Backprop(), partial(ap.nets.mlp, 12, 3), data, epochs=1)
+    quick(ap.Backprop(), partial(ap.nets.elman, 3, 5, 3, steps=4), data, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"epochs": 0}, ValueError, "epochs must be"),
+        ({"batch_size": -1}, ValueError, "batch_size must be"),
+        ({"batch_size": 121}, ValueError, "more than the 120 training examples"),
+        ({"seeds": 0}, ValueError, "seeds must be"),
+        ({"seeds": [1, 1]}, ValueError, "each only once"),
+        ({"patience": 0}, ValueError, "patience must be"),
+        ({"patience": 2, "data": blobs(validation=0)}, ValueError, "validation"),
+        ({"net": partial(ap.nets.mlp, 7, 3)}, ValueError, "do not fit"),
+        ({"net": partial(ap.nets.mlp, 6, 2)}, ValueError, "labels from 0 to 2"),
+        ({"resume": True, "out": None}, ValueError, "resume=True needs out"),
+        ({"net": "784-10"}, TypeError, "model must be callable"),
+        ({"net": lambda key: eqx.nn.Linear(6, 3, key=key), "rule": ap.FeedbackAlignment()}, TypeError, "from_equinox"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_before_anything_is_written(change, error, match, tmp_path):
+    good = {"rule": ap.Backprop(), "net": build, "data": blobs(), "epochs": 1, "out": tmp_path / "run"}
+    with pytest.raises(error, match=match):
+        quick(**(good | change))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="out="):
+        quick(ap.Backprop(), build, blobs(), epochs=1, out=tmp_path / "file")
