@@ -47,9 +47,7 @@ PIXELS = RNG.integers(0, 256, (6, 4, 32, 32, 3), dtype=np.uint8)
 
 def cifar(pixels, *labels):
     planes = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
-    return np.concatenate(
-        [*(np.full((len(pixels), 1), label, np.uint8) for label in labels), planes], 1
-    ).tobytes()
+    return np.concatenate([*(np.full((len(pixels), 1), label, np.uint8) for label in labels), planes], 1).tobytes()
 
 
 def tar(files):
@@ -85,10 +83,7 @@ FILES = {
     },
     "cifar10": {
         "cifar-10-binary.tar.gz": tar(
-            {
-                f"cifar-10-batches-bin/{n}": cifar(p, i)
-                for i, (n, p) in enumerate(zip(BATCHES, PIXELS, strict=True))
-            }
+            {f"cifar-10-batches-bin/{n}": cifar(p, i) for i, (n, p) in enumerate(zip(BATCHES, PIXELS, strict=True))}
         )
     },
     "cifar100": {
@@ -147,10 +142,7 @@ def test_fashion_mnist(folders, monkeypatch):
 def test_cifar10(form, folders, monkeypatch):
     files = FILES["cifar10"]
     if form == "batches":
-        files = {
-            f"cifar-10-batches-bin/{n}": cifar(p, i)
-            for i, (n, p) in enumerate(zip(BATCHES, PIXELS, strict=True))
-        }
+        files = {f"cifar-10-batches-bin/{n}": cifar(p, i) for i, (n, p) in enumerate(zip(BATCHES, PIXELS, strict=True))}
     publish("cifar10", files, monkeypatch)
     put(folders[0] / "cifar10", files)
     data = load("cifar10", augmentation=("flip", "crop"))
@@ -379,9 +371,7 @@ def test_download_is_kept_and_found_again(published, folders, monkeypatch, capsy
 def test_a_broken_download_leaves_nothing_behind(sent, published, folders, monkeypatch):
     def get(url, **_):
         whole = FILES[published][url.rsplit("/", 1)[-1]]
-        return Response(
-            {"half": whole[: len(whole) // 2], "a web page": b"<html>moved</html>", "nothing": b""}[sent]
-        )
+        return Response({"half": whole[: len(whole) // 2], "a web page": b"<html>moved</html>", "nothing": b""}[sent])
 
     monkeypatch.setattr("requests.get", get)
     with pytest.raises(ValueError, match="thrown away"):

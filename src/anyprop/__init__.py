@@ -7,11 +7,11 @@ Every rule is here by its class name (`ap.Backprop`, `ap.KolenPollack`, ...); `a
 """
 
 from . import data, diagnose, losses, nets, report, rules, training
+from ._citations import citation
 from .contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from .rules.exact import *  # noqa: F403
 from .rules.feedback import *  # noqa: F403
 from .rules.perturbation import *  # noqa: F403
-from ._citations import citation
 from .training import CheckpointError, Comparison, Diverged, Run, compare, fit
 
 __all__ = [

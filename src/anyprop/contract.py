@@ -191,7 +191,9 @@ class Rule(eqx.Module):
         """
         name, needs = type(self).__name__, self.card.needs
         if not callable(model):
-            raise TypeError(f"model must be callable on a batch of inputs to be trained by {name}, not {type(model).__name__}")
+            raise TypeError(
+                f"model must be callable on a batch of inputs to be trained by {name}, not {type(model).__name__}"
+            )
         if needs is not Needs.CALLABLE and not isinstance(model, eqx.Module):
             raise TypeError(
                 f"{name} needs {needs}, but model is a {type(model).__name__}; pass an equinox.Module such as "

@@ -41,7 +41,7 @@ class Loss(eqx.Module):
             ValueError: labels outside 0 .. outputs - 1, or targets whose width is not `outputs`.
         """
         if np.issubdtype(y.dtype, np.integer):
-            if y.size and not (0 <= y.min() and y.max() < outputs):
+            if y.size and not (y.min() >= 0 and y.max() < outputs):
                 raise ValueError(
                     f"y has labels from {y.min()} to {y.max()}, but the network has {outputs} outputs: labels must lie "
                     f"in 0 .. {outputs - 1}; pass a network with {y.max() + 1} outputs or relabel the data"

@@ -14,8 +14,9 @@ from typing import ClassVar
 import equinox as eqx
 from jaxtyping import Array, Float, Key, PyTree
 
+from ..._checks import choose
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
-from ...nets import initialiser
+from ...nets import INITIALISERS, initialiser
 from ._transport import draw_like, transported_gradient
 
 
@@ -55,7 +56,7 @@ class FeedbackAlignment(Rule):
 
     def __check_init__(self):
         """Refuse an unknown initialiser."""
-        initialiser(self.init_feedback)
+        choose("init_feedback", self.init_feedback, INITIALISERS)
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
         """Draw one fixed B for each weight."""
@@ -70,5 +71,5 @@ class FeedbackAlignment(Rule):
         return Credit(loss, output, (update, None), learner.memory)
 
     def feedback_weights(self, learner: Learner) -> list[Float[Array, "..."]]:
-        """Return B."""
+        """Return B; the first layer's carries no error, since nothing lies below it."""
         return learner.memory

@@ -21,18 +21,14 @@ from ...losses import Loss
 from ...nets import Affine, Site, Wiring, affines, sites, wire
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def transport(
-    map: Callable[..., Array], h: Array, weight: Array, bias: Array | None, feedback: Array
-) -> Array:
+@partial(jax.custom_vjp[Array], nondiff_argnums=(0,))
+def transport(map: Callable[..., Array], h: Array, weight: Array, bias: Array | None, feedback: Array) -> Array:
     """Return `map(h, weight, bias)`, whose backward pass carries the error down through `feedback`."""
     del feedback
     return map(h, weight, bias)
 
 
-def _up(
-    map: Callable[..., Array], h: Array, weight: Array, bias: Array | None, feedback: Array
-) -> tuple[Array, tuple]:
+def _up(map: Callable[..., Array], h: Array, weight: Array, bias: Array | None, feedback: Array) -> tuple[Array, tuple]:
     return map(h, weight, bias), (h, weight, bias, feedback)
 
 
@@ -80,7 +76,7 @@ def transported_gradient(
     transports = iter(feedback)
     wirings = [Transport(next(transports)) if isinstance(site, Affine) else None for site in sites(model)]
     value, output, wired = exact_gradient(loss, wire(model, wirings), batch)
-    increments = [site.wiring.feedback for site in affines(wired)]
+    increments = jax.tree.leaves([site.wiring for site in affines(wired)])
     return value, output, wire(wired, [None] * len(wirings)), increments
 
 

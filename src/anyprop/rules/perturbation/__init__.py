@@ -1,3 +1,18 @@
 """Rules that learn from what a random change does to the cost."""
 
-__all__: list[str] = []
+from ._actor_critic import ActorCritic
+from ._conductance_perturbation import ConductancePerturbation
+from ._node_perturbation import NodePerturbation
+from ._reinforce import Reinforce
+from ._straight_through import StraightThrough
+from ._temporal_difference import TemporalDifferenceActorCritic as TemporalDifferenceActorCritic
+from ._weight_perturbation import WeightPerturbation
+
+__all__ = [
+    "ActorCritic",
+    "ConductancePerturbation",
+    "NodePerturbation",
+    "Reinforce",
+    "StraightThrough",
+    "WeightPerturbation",
+]

@@ -1,0 +1,75 @@
+"""Write the tables that the docs take from the code: `python docs/tables.py`.
+
+The rules come from their cards, the reproductions from the results in `results/`. A test fails when a page is
+not what this script writes.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from anyprop.reproductions import REPRODUCTIONS
+from anyprop.rules import RULES
+
+ROOT = Path(__file__).parent.parent
+
+
+def rules() -> str:
+    """The table of rules, from their cards."""
+    rows = ["| rule | on the command line | family | trains | local | exact limit |", "|---|---|---|---|---|---|"]
+    for name, rule in RULES.items():
+        card = rule.card
+        rows.append(
+            f"| {card.name} | `{name}` | {card.family} | {card.needs} | {'yes' if card.local else 'no'} | {card.limit} |"
+        )
+    return "\n".join(rows)
+
+
+def reproductions() -> str:
+    """The page of reproductions: for every committed result, the paper's numbers beside ours."""
+    parts = [
+        "# Reproductions",
+        "Each is a command; its result lies in `results/` as it was written, with the machine, the seeds and the date. "
+        "*Evidence* says where the paper's number is known from. A number that we miss is shown as missed.",
+    ]
+    for name, reproduction in REPRODUCTIONS.items():
+        parts.append(f"## {name}\n\n{reproduction.title}.")
+        path = ROOT / "results" / f"{name}.json"
+        if not path.exists():
+            minutes = f"{reproduction.minutes:.0f}"
+            parts.append(f"Not run yet. `anyprop reproduce run {name}` takes about {minutes} minutes on two cores.")
+            continue
+        result = json.loads(path.read_text())
+        versions = result["versions"]
+        rows = ["| measured | paper | ours (mean ± sd) | seeds | evidence | |", "|---|---|---|---|---|---|"]
+        for claim in result["claims"]:
+            unit = f" {claim['unit']}" if claim["unit"] else ""
+            spread = "" if claim["sd"] is None else f" ± {claim['sd']:.2g}"
+            rows.append(
+                f"| {claim['what']} | {claim['value']:g}{unit} | {claim['measured']:.4g}{spread}{unit} | "
+                f"{claim['seeds']} | {claim['evidence']} | {'reproduced' if claim['reproduced'] else '**missed**'} |"
+            )
+        parts.append("\n".join(rows))
+        if result.get("note"):
+            parts.append(result["note"])
+        parts.append(
+            f"`{result['command']}` on {versions['device']}, {versions['cores']} cores, JAX {versions['jax']}, "
+            f"{versions['date'][:10]}."
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """What every generated page should say, by its path."""
+    made = {ROOT / "docs" / "reproductions.md": reproductions()}
+    for path in (ROOT / "README.md", ROOT / "docs" / "index.md"):
+        text = path.read_text()
+        made[path] = re.sub(
+            r"(<!-- rules -->\n).*?(<!-- /rules -->)", lambda m: f"{m[1]}{rules()}\n{m[2]}", text, flags=re.DOTALL
+        )
+    return made
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text)

@@ -1,0 +1,15 @@
+"""Reproductions: a paper's experiment, its settings and its number, as one command.
+
+`anyprop reproduce list` shows them; `anyprop reproduce run NAME --out FOLDER` runs one, resumes it where it
+was stopped, and writes `FOLDER/result.json`. The results in this repository lie in `results/`.
+"""
+
+from . import _dfa_deep, _feedback_mnist, _lenet5_feedback, _neur503
+from ._reproduction import Claim, Options, Reproduction, outcome
+
+REPRODUCTIONS: dict[str, Reproduction] = {
+    module.REPRODUCTION.name: module.REPRODUCTION for module in (_neur503, _feedback_mnist, _dfa_deep, _lenet5_feedback)
+}
+"""Every reproduction, by its name on the command line."""
+
+__all__ = ["REPRODUCTIONS", "Claim", "Options", "Reproduction", "outcome"]

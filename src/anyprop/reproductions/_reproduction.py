@@ -1,0 +1,125 @@
+"""What a reproduction is, and the form of its result."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .._versions import versions
+from ..training import Comparison
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A number that a paper reports, and how close to it we mean to come.
+
+    Args:
+        what: what was measured, such as `"feedback-alignment test error"`.
+        value: the paper's number, in `unit`.
+        unit: `"%"`, `"degrees"`, `"ratio"`, ...
+        tolerance: how far from `value` still counts as reproduced, in `unit`.
+        evidence: where the number is known from: `"paper"`, `"authors' code"`, `"third-party code"`,
+            `"theory"`, `"from memory, unverified"`, or `"own target"`.
+    """
+
+    what: str
+    value: float
+    unit: str
+    tolerance: float
+    evidence: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line may change about a reproduction.
+
+    Args:
+        out: folder for the result and the checkpoints.
+        epochs: passes over the training data; default: the paper's.
+        seeds: number of seeds; default: the reproduction's own.
+        resume: go on from what lies in `out`.
+    """
+
+    out: Path
+    epochs: int | None = None
+    seeds: int | None = None
+    resume: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """One experiment of a paper.
+
+    Args:
+        name: its name on the command line.
+        title: what it shows, in a sentence.
+        source: BibTeX keys of the papers.
+        claims: the paper's numbers.
+        minutes: how long it takes at full size on two processor cores.
+        run: runs it and returns measured values, a list over seeds for each claim's `what`, and details.
+    """
+
+    name: str
+    title: str
+    source: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    minutes: float
+    run: Callable[[Options], tuple[Mapping[str, Sequence[float]], dict[str, Any]]]
+
+
+def outcome(reproduction: Reproduction, options: Options) -> dict[str, Any]:
+    """Run a reproduction; return the paper's numbers beside ours, the details, and what it was made with."""
+    measured, details = reproduction.run(options)
+    return {
+        "name": reproduction.name,
+        "title": reproduction.title,
+        "source": list(reproduction.source),
+        "command": command(reproduction.name, options),
+        "claims": [_compare(claim, measured[claim.what]) for claim in reproduction.claims if claim.what in measured],
+        "versions": versions(),
+        "details": details,
+    }
+
+
+def command(name: str, options: Options) -> str:
+    """The command line that runs a reproduction with these options."""
+    flags = "".join(
+        f" --{flag} {value}" for flag in ("epochs", "seeds") if (value := getattr(options, flag)) is not None
+    )
+    return f"anyprop reproduce run {name}{flags} --out runs/{name}"
+
+
+def _compare(claim: Claim, values: Sequence[float]) -> dict[str, Any]:
+    mean = statistics.fmean(values)
+    return {
+        **dataclasses.asdict(claim),
+        "measured": mean,
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "seeds": len(values),
+        "reproduced": abs(mean - claim.value) <= claim.tolerance,
+    }
+
+
+def final_errors(comparison: Comparison) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """The last epoch's test error of every run in %, by rule; and the curves, the mean over seeds."""
+    errors: dict[str, list[float]] = {}
+    for run in comparison.results["runs"]:
+        errors.setdefault(f"{run['rule']} test error", []).append(100 * run["epochs"][-1]["test_error"])
+    curves = {
+        name: [
+            {
+                "epoch": epoch[0]["epoch"],
+                "test_error": statistics.fmean(record["test_error"] for record in epoch),
+                "alignment": _mean_of([record.get("alignment", {}) for record in epoch]),
+                "feedback_alignment": _mean_of([record.get("feedback_alignment", {}) for record in epoch]),
+            }
+            for epoch in zip(*(r["epochs"] for r in run.results["runs"]), strict=True)
+        ]
+        for name, run in comparison.runs.items()
+    }
+    return errors, {"settings": comparison.results["settings"], "curves": curves}
+
+
+def _mean_of(angles: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: round(statistics.fmean(a[name] for a in angles), 2) for name in angles[0]}

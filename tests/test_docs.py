@@ -1,0 +1,73 @@
+"""Every code block of the README and the docs is run, and generated pages are what the code says."""
+
+import importlib.util
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from anyprop.cli import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.filterwarnings("default")  # what a reader sees, not what we hold ourselves to
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=named)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {"__name__": "docs"}
+    for block in blocks(page, "python"):
+        exec(compile(block, named(page), "exec"), space)
+
+
+def commands() -> list[tuple[str, str]]:
+    lines = [(named(p), line) for p in PAGES for block in blocks(p, "bash") for line in block.splitlines()]
+    return [(page, line.strip()) for page, line in lines if line.strip() and not line.startswith("#")]
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_shell_lines_run(page, line, tmp_path, monkeypatch, capsys):
+    words = shlex.split(line)
+    if words[0] == "make":  # running it here would nest this suite in itself; that the target exists can be asked
+        subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        return
+    assert words[0] == "anyprop", f"{page} shows a command that this test cannot run: {line}"
+    monkeypatch.chdir(tmp_path)
+    assert main(words[1:]) in (None, 0)
+    capsys.readouterr()
+
+
+def test_every_command_named_in_prose_exists():
+    named_commands = {
+        words[1]
+        for page in PAGES
+        for code in re.findall(r"`(anyprop [^`]+)`", page.read_text())
+        if len(words := code.split()) > 1
+    }
+    assert named_commands <= {"rules", "train", "compare", "data", "bench", "reproduce"}
+
+
+def test_generated_pages_are_up_to_date():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec and spec.loader
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    for path, text in tables.pages().items():
+        assert path.read_text() == text, f"run `python docs/tables.py`: {named(path)} is out of date"
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), f"{named(page)} links to {target}"
