@@ -7,6 +7,7 @@ that slows down slows them all, and medians are compared. PyTorch is optional (`
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -21,8 +22,7 @@ import optax
 
 import anyprop as ap
 from anyprop._versions import versions
-from anyprop.contract import DataInfo
-from anyprop.training._program import Program
+from anyprop.training._program import Program, describe
 
 try:
     import torch
@@ -39,10 +39,7 @@ def anyprop_epoch(rule: ap.Rule, build: Callable[..., ap.nets.Chain], batch: int
     """One epoch as `ap.fit` runs it, compiled."""
     models = [build(key=jax.random.key(seed)) for seed in range(seeds)]
     data = MNIST.shaped(models[0].input_shape)
-    info = DataInfo(
-        60_000, jax.ShapeDtypeStruct(data.transform.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
-    )
-    learners = [rule.init(model, data=info, key=jax.random.key(1)) for model in models]
+    learners = [rule.init(model, data=describe(data), key=jax.random.key(1)) for model in models]
     program = Program(rule, optax.sgd(RATE), data, learners, batch_size=batch, alignment=False)
     keys = jax.random.split(jax.random.key(2), seeds)
     program.compile(program.start, keys)
@@ -60,7 +57,7 @@ def jax_epoch(sizes: tuple[int, ...], batch: int) -> Epoch:
     """The least that backprop in JAX needs: a `lax.scan` over shuffled batches, parameters in a list."""
     init = jax.nn.initializers.glorot_normal()
     keys = jax.random.split(jax.random.key(0), len(sizes))
-    start = [(init(k, nm), jnp.zeros(nm[1])) for k, nm in zip(keys, zip(sizes, sizes[1:], strict=False), strict=False)]
+    start = [(init(k, nm), jnp.zeros(nm[1])) for k, nm in zip(keys, itertools.pairwise(sizes), strict=False)]
     x, y = jnp.asarray(X), jnp.asarray(Y)
 
     def cost(params: list, h: jax.Array, y: jax.Array) -> jax.Array:
@@ -128,7 +125,7 @@ def numpy_epoch(rule: str, batch: int) -> Epoch:
 
 def torch_epoch(sizes: tuple[int, ...], batch: int) -> Epoch:
     """Backprop in PyTorch with the data as one tensor and a hand-written loop over shuffled batches."""
-    layers = [m for n, k in zip(sizes, sizes[1:], strict=False) for m in (torch.nn.Linear(n, k), torch.nn.Tanh())]
+    layers = [m for n, k in itertools.pairwise(sizes) for m in (torch.nn.Linear(n, k), torch.nn.Tanh())]
     model = torch.nn.Sequential(*layers[:-1])
     return _torch_loop(model, torch.tensor(X, dtype=torch.float32) / 255, batch)
 

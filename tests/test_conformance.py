@@ -3,10 +3,12 @@
 from functools import cache, partial
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import anyprop as ap
 from anyprop.nets import Chain, Dense
+from anyprop.nets._spiking import SpikingNetwork
 from anyprop.rules import RULES
 from anyprop.testing import CHECKS, Inapplicable, check
 from anyprop.testing._case import Case, case, small_mlp
@@ -19,26 +21,39 @@ def tiny(key, depth):
 
 def hard_and_sampled(key, depth):
     """Sign units and sigmoid ones by turns, so that hard and sampled layers both occur."""
-    net = small_mlp(key, depth)
-    names = ["sigmoid" if layer % 2 else "sign" for layer in range(depth - 1)] + ["identity"]
+    sizes = [8, *[6] * (depth - 1), 5]
+    units = ["sigmoid" if layer % 2 else "sign" for layer in range(depth - 1)] + ["identity"]
     keys = jax.random.split(key, depth)
-    shapes = [stage.weight.shape for stage in net.stages]
-    return Chain([Dense(*s, activation=f, key=k) for s, f, k in zip(shapes, names, keys, strict=True)])
+    return Chain([Dense(n, m, activation=f, key=k) for n, m, f, k in zip(sizes, sizes[1:], units, keys, strict=False)])
+
+
+def spiking(key, depth):
+    """Trials just long enough for spikes to reach the last layer."""
+    return SpikingNetwork(3, *[4] * (depth - 1), 2, duration=10 + 10 * depth, key=key)
+
+
+def rates(key, model):
+    """Input rates, which are never negative, one unit high for each of two classes."""
+    del model
+    y = jnp.arange(10) % 2
+    return ap.Batch(2 * jax.nn.one_hot(y, 3) + jax.random.uniform(key, (10, 3)), y)
 
 
 SPECIAL = {
-    "newton": {"model": tiny},
-    "natural-gradient": {"model": tiny},
-    "straight-through": {"model": hard_and_sampled, "depths": range(2, 9)},
-    "reinforce": {"model": partial(small_mlp, activation="sigmoid")},
     "actor-critic": {"model": partial(small_mlp, activation="sigmoid")},
+    "conductance-perturbation": {"model": spiking, "batch": rates, "depths": (1, 2, 4)},
+    "natural-gradient": {"model": tiny, "depths": (1, 2, 4)},
+    # Without damping it goes to the nearest stationary point, whatever that is, as its docstring says.
+    "newton": {"rule": ap.rules.exact.Newton(damping=0.1, saddle_free=True), "model": tiny, "depths": (1, 2, 4)},
+    "reinforce": {"model": partial(small_mlp, activation="sigmoid")},
+    "straight-through": {"model": hard_and_sampled, "depths": (2, 4, 8)},
 }
 """What a rule needs besides its defaults to be tested."""
 
 
 @cache
 def subject(name: str) -> Case:
-    return case(RULES[name](), **SPECIAL.get(name, {}))
+    return case(**{"rule": RULES[name](), **SPECIAL.get(name, {})})
 
 
 @pytest.mark.parametrize("check_name", CHECKS)

@@ -60,7 +60,8 @@ def test_every_command_named_in_prose_exists():
 
 def test_generated_pages_are_up_to_date():
     spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
     for path, text in tables.pages().items():

@@ -28,9 +28,6 @@ class Sound(ap.Backprop):
     """
 
 
-test_a_sound_rule_passes_every_check = conformance(Sound())
-
-
 def edited(change):
     """Backprop whose layers' gradients `change` has gone over, first to last."""
 
@@ -73,7 +70,7 @@ def test_hidden_updates_that_point_the_wrong_way():
 
 def test_a_layer_left_out_of_deep_nets_only():
     rule = edited(lambda s, key: [*s[:3], nothing(s[3]), *s[4:]] if len(s) > 4 else s)
-    fails(rule, "all_parameters_move", r"stages\[3\].weight as it was, in a net of depth 5")
+    fails(rule, "all_parameters_move", r"stages\[3\].weight as it was, in a net of depth 8")
 
 
 def test_an_ascending_rule():
@@ -292,6 +289,20 @@ def test_below_hard_units_an_update_has_only_to_be_there():
     fails(Sound(), "every_layer_learns", "1 Dense is zero", model=signs)
 
 
+def test_conformance_is_a_test_with_one_case_a_check():
+    test = conformance(Sound())
+    (mark,) = test.pytestmark
+    assert mark.args == ("name", CHECKS)
+    test("card")
+    with pytest.raises(AssertionError, match="refuse a string"):
+        conformance(Anything())("bad_input")
+
+
+def test_what_cannot_apply_is_skipped_with_its_reason():
+    with pytest.raises(pytest.skip.Exception, match="one depth only"):
+        conformance(Sound(), depths=())("all_parameters_move")
+
+
 def test_checks_by_name():
     with pytest.raises(ValueError, match="loss_falls"):
         check(Sound(), "loss_fall")
@@ -313,7 +324,7 @@ def test_training_measures_what_it_says():
         training = subject.training
         learner, batch = subject.learner(2), subject.examples()
         loss, _, gradient = exact_gradient(subject.rule.loss, learner.model, batch)
-    first = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient.stages[0])))
+        first = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient.stages[0])))
     np.testing.assert_allclose(training.losses[:, 2, 0], loss, rtol=1e-6)
     np.testing.assert_allclose(training.gradients["1 Dense"][:, 2, 0], first, rtol=1e-6)
     np.testing.assert_allclose(training.moves["1 Dense"][:, 2, 0], 3 * first, rtol=1e-6)

@@ -24,6 +24,6 @@ def citation(*rules: Rule | type[Rule]) -> str:
 
 def bibliography() -> dict[str, str]:
     """Every BibTeX entry of the package, by key."""
-    text = (files(__package__) / "references.bib").read_text(encoding="utf-8")
+    text = (files("anyprop") / "references.bib").read_text(encoding="utf-8")
     entries = re.split(r"\n(?=@)", text.strip())
     return {re.match(r"@\w+\{([^,]+),", entry)[1]: entry.strip() for entry in entries}  # type: ignore[index]

@@ -109,6 +109,7 @@ class Needs(enum.StrEnum):
     DIFFERENTIABLE = "a differentiable model"
     CHAIN = "a chain"
     ELMAN = "an Elman network"
+    SPIKING = "a spiking network"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +208,8 @@ class Rule(eqx.Module):
             )
         if needs is Needs.CHAIN and not affines(model):
             raise TypeError(f"{name} needs a chain with at least one dense or convolutional layer")
-        if needs is Needs.ELMAN and not (isinstance(model.stages[0], Elman) and len(sites(model)) == 3):
+        elman = isinstance(model, Chain) and isinstance(model.stages[0], Elman) and len(sites(model)) == 3
+        if needs is Needs.ELMAN and not elman:
             raise TypeError(f"{name} needs an Elman layer and a dense one; pass ap.nets.elman(28, 100, 10, key=key)")
         if not jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)):
             raise TypeError(f"model has no floating-point arrays, so {name} has nothing to train")

@@ -25,13 +25,9 @@ def from_path(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         ValueError: a file is truncated, altered or not made of plain arrays.
     """
     if path.is_dir():
-        return _pair(
-            {file.stem for file in path.glob("*.npy")}, lambda name: _single(path / f"{name}.npy"), path
-        )
+        return _pair({file.stem for file in path.glob("*.npy")}, lambda name: _single(path / f"{name}.npy"), path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no file or folder {path}: pass an .npz file or a folder with {_NAMES}"
-        )
+        raise FileNotFoundError(f"there is no file or folder {path}: pass an .npz file or a folder with {_NAMES}")
     with path.open("rb") as file:
         archive = _read(file, path)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -50,9 +46,7 @@ def _read(file: IO[bytes], path: Path) -> Any:
     try:
         return np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not a whole NumPy file of plain arrays ({error}): write it again"
-        ) from error
+        raise ValueError(f"{path} is not a whole NumPy file of plain arrays ({error}): write it again") from error
 
 
 def _member(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
@@ -160,9 +154,7 @@ def check(arrays: Mapping[str, tuple[Any, Any]], classes: int | None) -> tuple[d
 def _split(x: Any, y: Any, name: str) -> Split:
     x, y = _examples(np.asarray(x), f"x_{name}"), _answers(np.asarray(y), f"y_{name}")
     if len(x) != len(y):
-        raise ValueError(
-            f"x_{name} holds {len(x)} examples and y_{name} {len(y)}: pass as many labels as examples"
-        )
+        raise ValueError(f"x_{name} holds {len(x)} examples and y_{name} {len(y)}: pass as many labels as examples")
     if len(x) == 0:
         raise ValueError(f"x_{name} is empty: pass at least one example, or leave the split out")
     return Split(x, y)

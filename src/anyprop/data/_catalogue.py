@@ -78,9 +78,7 @@ DATASETS = {
                         "md5:c32a1d4ab5d03f1284b67883e8d87530",
                     ),
                 ),
-                tuple(
-                    Remote(f"cifar-10-batches-bin/{name}", checksum=f"md5:{md5}") for name, md5 in _CIFAR10
-                ),
+                tuple(Remote(f"cifar-10-batches-bin/{name}", checksum=f"md5:{md5}") for name, md5 in _CIFAR10),
             ),
             read=read_cifar10,
         ),

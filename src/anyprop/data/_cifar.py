@@ -43,9 +43,7 @@ def _members(path: Path, names: list[str]) -> list[bytes]:
                 if file is not None:
                     found[Path(member.name).name] = file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(
-            f"{path} is not a whole .tar.gz archive ({error}): delete it and fetch it again"
-        ) from error
+        raise ValueError(f"{path} is not a whole .tar.gz archive ({error}): delete it and fetch it again") from error
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}: delete it and fetch it again")

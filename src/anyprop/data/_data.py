@@ -33,9 +33,7 @@ class Split:
 
     def __post_init__(self):
         if len(self.x) != len(self.y):
-            raise ValueError(
-                f"x holds {len(self.x)} examples and y {len(self.y)}: pass one label for each example"
-            )
+            raise ValueError(f"x holds {len(self.x)} examples and y {len(self.y)}: pass one label for each example")
         for name in ("x", "y"):
             # A view, so that the caller's own array stays writable.
             view = getattr(self, name).view()
@@ -132,9 +130,7 @@ class Data:
         split = getattr(self, name)
         if split is None:
             there = ", ".join(repr(n) for n in SPLITS if getattr(self, n) is not None)
-            hint = (
-                "; load with validation=<number of examples> to hold one out" if name == "validation" else ""
-            )
+            hint = "; load with validation=<number of examples> to hold one out" if name == "validation" else ""
             raise ValueError(f"data {self.name!r} has no split {name!r}, only {there}{hint}")
         return split
 
@@ -204,9 +200,7 @@ class Data:
             padded = jnp.pad(x, ((0, 0), (_PAD, _PAD), (_PAD, _PAD), (0, 0)))
             corners = jax.random.randint(crop_key, (x.shape[0], 2), 0, 2 * _PAD + 1)
             window = x.shape[1:]
-            x = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), window))(
-                padded, corners
-            )
+            x = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), window))(padded, corners)
         return x
 
     def fingerprint(self) -> str:
@@ -223,9 +217,7 @@ class Data:
             split = getattr(self, name)
             digest.update(f"{name}:{split.digest if split is not None else None};".encode())
         transform = self.transform
-        digest.update(
-            f"{self.name};{self.classes};{self.augmentation};{transform.shape};{transform.scale!r}".encode()
-        )
+        digest.update(f"{self.name};{self.classes};{self.augmentation};{transform.shape};{transform.scale!r}".encode())
         for array in (transform.mean, transform.std):
             digest.update(f"{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)

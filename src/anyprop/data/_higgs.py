@@ -40,9 +40,7 @@ def read_higgs(files: tuple[Path, ...], seed: int) -> Arrays:
     (path,) = files
     rows = parse(path)
     if len(rows) <= _TEST:
-        raise ValueError(
-            f"{path} holds {len(rows)} rows: more than {_TEST}, the size of the test split, are needed"
-        )
+        raise ValueError(f"{path} holds {len(rows)} rows: more than {_TEST}, the size of the test split, are needed")
     order = np.random.default_rng(seed).permutation
     if len(rows) == _PUBLISHED_ROWS:
         train = order(len(rows) - _PUBLISHED_TEST)
@@ -100,9 +98,7 @@ def _parse(path: Path) -> Float32[np.ndarray, "rows 29"]:
                 blocks.append(_parse_rows(lines, first, path))
                 first += len(lines)
     except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not a whole gzipped text ({error}): delete it, then fetch it again"
-        ) from error
+        raise ValueError(f"{path} is not a whole gzipped text ({error}): delete it, then fetch it again") from error
     if not blocks:
         raise ValueError(f"{path} holds no rows: delete it, then fetch it again")
     return np.concatenate(blocks)

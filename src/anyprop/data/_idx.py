@@ -27,9 +27,7 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "n ..."]:
         with gzip.open(path) as file:
             raw = file.read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path} is not a whole gzip file ({error}): delete it and fetch it again"
-        ) from error
+        raise ValueError(f"{path} is not a whole gzip file ({error}): delete it and fetch it again") from error
     # Two zero bytes, the type (8 is unsigned byte), the number of axes, then each axis as a 32-bit integer.
     axes = raw[3] if len(raw) >= 4 and raw[:3] == b"\0\0\x08" else 0
     header = 4 + 4 * axes

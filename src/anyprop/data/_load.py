@@ -115,17 +115,13 @@ def _cut(splits: dict[str, Split], validation: int | None, train_size: int | Non
                 f"{len(splits['validation'])} examples: pass validation=None"
             )
         if validation >= len(train):
-            raise ValueError(
-                f"validation={validation} must be below the number of training examples, {len(train)}"
-            )
+            raise ValueError(f"validation={validation} must be below the number of training examples, {len(train)}")
         held_out = Split(train.x[-validation:], train.y[-validation:])
         train = Split(train.x[:-validation], train.y[:-validation])
         splits = {**splits, "validation": held_out}
     if train_size is not None:
         if train_size > len(train):
-            raise ValueError(
-                f"train_size={train_size} is above the number of training examples, {len(train)}"
-            )
+            raise ValueError(f"train_size={train_size} is above the number of training examples, {len(train)}")
         train = Split(train.x[:train_size], train.y[:train_size])
     return {**splits, "train": train}
 

@@ -99,9 +99,7 @@ def folders(dataset: DataSet) -> list[Path]:
 
 def places(dataset: DataSet) -> list[Place]:
     """Return every path that `find` looks at."""
-    paths = [
-        folder / file.name for folder in folders(dataset) for layout in dataset.layouts for file in layout
-    ]
+    paths = [folder / file.name for folder in folders(dataset) for layout in dataset.layouts for file in layout]
     return [Place(path, path.is_file()) for path in paths]
 
 

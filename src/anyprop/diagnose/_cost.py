@@ -129,11 +129,12 @@ class _Step:
 
 def _flops(program: Any) -> float | None:
     try:
-        analysis = program.cost_analysis()
+        analysis: Any = program.cost_analysis()
     except (NotImplementedError, jax.errors.JaxRuntimeError):
         return None
-    per_device = analysis[0] if isinstance(analysis, list | tuple) and analysis else analysis
-    return None if not per_device else per_device.get("flops")
+    if isinstance(analysis, list):  # one for each computation, in earlier versions
+        analysis = analysis[0] if analysis else None
+    return None if analysis is None else analysis.get("flops")
 
 
 def _bytes(program: Any) -> int | None:

@@ -5,6 +5,7 @@ from ._builders import convnet, elman, lenet5, mlp, resnet20
 from ._chain import Chain, Elman, Residual
 from ._equinox import from_equinox
 from ._initialisers import INITIALISERS, initialiser
+from ._spiking import SpikingNetwork
 from ._stage import (
     Activate,
     Affine,
@@ -41,6 +42,7 @@ __all__ = [
     "Pool",
     "Residual",
     "Site",
+    "SpikingNetwork",
     "Stage",
     "Trace",
     "Wiring",

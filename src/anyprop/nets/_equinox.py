@@ -103,8 +103,8 @@ def _convert(layer: eqx.Module, shape: tuple[int, ...], flattened: tuple[int, ..
         if jax.eval_shape(layer.fn, probe).shape == shape:
             return Activate(layer.fn)
     raise TypeError(
-        f"{type(layer).__name__} has no counterpart in a Chain; write it as a Stage of your own, or pass Linear, Conv2d, "
-        "MaxPool2d, AvgPool2d, LayerNorm over one axis, an elementwise Lambda, or Lambda(jnp.ravel)"
+        f"{type(layer).__name__} has no counterpart in a Chain; write it as a Stage of your own, or pass Linear, "
+        "Conv2d, MaxPool2d, AvgPool2d, LayerNorm over one axis, an elementwise Lambda, or Lambda(jnp.ravel)"
     )
 
 

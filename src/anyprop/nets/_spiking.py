@@ -64,6 +64,11 @@ class SpikingNetwork(eqx.Module):
         )
         self.duration = duration
 
+    @property
+    def input_shape(self) -> tuple[int]:
+        """Shape of one example's input, without the batch axis."""
+        return (self.weights[0].shape[0],)
+
     def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, "batch outputs"]:
         """Return the mean firing rates of the last layer, in units of 100 Hz.
 

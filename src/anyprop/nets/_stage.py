@@ -10,7 +10,7 @@ change how the layer behaves (`Wiring`) without writing any layer again.
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import equinox as eqx
 import jax
@@ -42,7 +42,7 @@ class Stage(eqx.Module):
         """Return the output and what every site inside did, in the order of `sites`."""
         return self(h), ()
 
-    def redraw(self, key: Key[Array, ""]) -> "Stage":
+    def redraw(self, key: Key[Array, ""]) -> Self:
         """Return the same stage with weights drawn anew from its own initialisers."""
         own = sites(self)
         fresh = [site.redraw(k) for site, k in zip(own, jax.random.split(key, max(len(own), 1)), strict=False)]
@@ -102,7 +102,7 @@ class Affine(Site):
     activation: Activation = eqx.field(static=True)
     init: Initialiser = eqx.field(static=True)
 
-    def redraw(self, key: Key[Array, ""]) -> "Affine":
+    def redraw(self, key: Key[Array, ""]) -> Self:
         """Return the same site with a fresh weight and a zero bias."""
         weight = self.init(key, self.weight.shape).astype(self.weight.dtype)
         bias = None if self.bias is None else jnp.zeros_like(self.bias)
@@ -265,10 +265,10 @@ class Norm(Site):
         """(h, scale, offset) -> scale (h - mean) / sd + offset."""
         return _Normalise(self.groups)
 
-    def redraw(self, key: Key[Array, ""]) -> "Norm":
+    def redraw(self, key: Key[Array, ""]) -> Self:
         """Return the same site with scale one and offset zero."""
         del key
-        return eqx.tree_at(lambda s: (s.weight, s.bias), self, (jnp.ones_like(self.weight), jnp.zeros_like(self.bias)))
+        return type(self)(self.weight.shape[0], groups=self.groups, activation=self.activation)
 
 
 class Activate(Stage):
@@ -392,9 +392,13 @@ def local_update(
 
 
 def assemble(model: Model, updates: Sequence[tuple[Float[Array, "..."], Float[Array, "..."] | None]]) -> Model:
-    """Lay one (weight, bias) update for each site out in the shape of the model's parameters."""
+    """Lay one (weight, bias) update for each site out in the shape of the model's parameters.
+
+    Parameters outside every site get zeros: a rule that asks the sites alone has nothing to say of them.
+    """
+    blank = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
     moved = [
         eqx.tree_at(lambda s: (s.weight, s.bias), site, update, is_leaf=lambda leaf: leaf is None)
-        for site, update in zip(sites(model), updates, strict=True)
+        for site, update in zip(sites(blank), updates, strict=True)
     ]
-    return eqx.filter(replace_sites(model, moved), eqx.is_inexact_array)
+    return replace_sites(blank, moved)

@@ -216,8 +216,7 @@ def _cost_section(results: Results, records: Sequence[Record]) -> str:
         "second divided by those of backprop (dotted). Down is more accurate; quicker is left where the axis "
         "is time, right where it is speed. Compilation is not counted. "
         "Bands span the seeds; error bars are standard deviations.",
-        "Test error against cost. Speed relative to backprop: "
-        f"{_spoken(records, 'ratio_to_backprop', ratio)}.",
+        f"Test error against cost. Speed relative to backprop: {_spoken(records, 'ratio_to_backprop', ratio)}.",
     )
     return _section("Cost", [card])
 
@@ -277,9 +276,7 @@ def _colour(look: Look) -> str:
     return "var(--ink)" if look.colour == _plots.INK else f"var(--c{_plots.COLOURS.index(look.colour)})"
 
 
-def _settings_section(
-    settings: Mapping[str, Any], versions: Mapping[str, Any], look: Mapping[str, Look]
-) -> str:
+def _settings_section(settings: Mapping[str, Any], versions: Mapping[str, Any], look: Mapping[str, Look]) -> str:
     rules = settings.get("rules") or {}
     per_rule = {
         name: value
@@ -323,9 +320,7 @@ def _hyper_parameters(values: Any) -> str:
 
 
 def _definitions(values: Mapping[str, Any]) -> str:
-    items = "".join(
-        f"<dt>{escape(_name(name))}</dt><dd>{_value(value)}</dd>" for name, value in values.items()
-    )
+    items = "".join(f"<dt>{escape(_name(name))}</dt><dd>{_value(value)}</dd>" for name, value in values.items())
     return f"<dl>{items}</dl>"
 
 

@@ -129,9 +129,7 @@ def alignment_figure(results: Results, *, width: float = 8.0) -> Figure:
     panels = {layer: _angle_curves(runs, layer) for layer in layers(results)}
     panels = {layer: curves for layer, curves in panels.items() if curves}
     if not panels:
-        raise NothingToDrawError(
-            "results hold no alignment angles; compare with alignment measured to draw them"
-        )
+        raise NothingToDrawError("results hold no alignment angles; compare with alignment measured to draw them")
     columns = min(len(panels), 3 if width >= NARROW else 1)
     rows = math.ceil(len(panels) / columns)
     height = min(0.8 * width / columns, 3.4)
@@ -178,9 +176,7 @@ def cost_figure(results: Results, *, width: float = 8.0) -> Figure:
     timed = {rule: c for rule, c in timed.items() if c.epoch.size}
     rated = [r for r in records if r["ratio_to_backprop"] > 0]
     if not timed and not rated:
-        raise NothingToDrawError(
-            "results hold no training times and no speeds beside a test error: no cost to draw"
-        )
+        raise NothingToDrawError("results hold no training times and no speeds beside a test error: no cost to draw")
     wide = width >= NARROW
     panels = bool(timed) + bool(rated)
     rows, columns = (1, panels) if wide else (panels, 1)
@@ -256,10 +252,7 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def _angle_curves(runs: Mapping[str, Sequence[Run]], layer: str) -> dict[str, Curve]:
-    curves = {
-        rule: curve(each, lambda epoch: (epoch.get("alignment") or {}).get(layer))
-        for rule, each in runs.items()
-    }
+    curves = {rule: curve(each, lambda epoch: (epoch.get("alignment") or {}).get(layer)) for rule, each in runs.items()}
     return {rule: c for rule, c in curves.items() if c.epoch.size}
 
 
@@ -327,9 +320,7 @@ def _over_time(runs: Sequence[Run]) -> Curve:
     """Return the test error over the mean training time of each epoch."""
     error = curve(runs, lambda epoch: epoch.get("test_error"))
     timed = [run for run in runs if epochs_of(run)]
-    seconds = curve(
-        timed, lambda epoch: number(epoch.get("seconds")) or None
-    )  # zero has no place on a log axis
+    seconds = curve(timed, lambda epoch: number(epoch.get("seconds")) or None)  # zero has no place on a log axis
     _, at_error, at_seconds = np.intersect1d(error.epoch, seconds.epoch, return_indices=True)
     return Curve(seconds.mean[at_seconds], error.mean[at_error], error.low[at_error], error.high[at_error])
 
@@ -342,9 +333,7 @@ def _value_axis(ax: Axes, name: str, values: Sequence[float]) -> None:
         ax.set_ylim(bottom=0 if min(values) >= 0 else None)
 
 
-def _span_axis(
-    ax: Axes, which: Literal["x", "y"], values: Sequence[float], *, unit: str, scale: float = 1.0
-) -> bool:
+def _span_axis(ax: Axes, which: Literal["x", "y"], values: Sequence[float], *, unit: str, scale: float = 1.0) -> bool:
     """Format an axis; make it logarithmic, and return True, if the values span a factor above eight."""
     logarithmic = min(values) > 0 and max(values) / min(values) > 8
     axis = ax.xaxis if which == "x" else ax.yaxis
@@ -400,12 +389,7 @@ def _spread(at: Sequence[float], gap: float) -> list[float]:
         while len(blocks) > 1 and _edge(blocks[-2], gap, +1) > _edge(blocks[-1], gap, -1):
             last = blocks.pop()
             blocks[-1] += last
-    return [
-        low + gap * (i + 0.5)
-        for block in blocks
-        for low in [_edge(block, gap, -1)]
-        for i in range(len(block))
-    ]
+    return [low + gap * (i + 0.5) for block in blocks for low in [_edge(block, gap, -1)] for i in range(len(block))]
 
 
 def _edge(block: Sequence[float], gap: float, side: int) -> float:

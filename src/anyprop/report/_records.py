@@ -106,9 +106,7 @@ def runs_by_rule(results: Results) -> dict[str, list[Run]]:
     """
     runs = results.get("runs") or []
     if not runs:
-        raise ValueError(
-            'results hold no runs, so there is nothing to report: results["runs"] must list at least one'
-        )
+        raise ValueError('results hold no runs, so there is nothing to report: results["runs"] must list at least one')
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         grouped.setdefault(str(run["rule"]), []).append(run)
@@ -116,8 +114,8 @@ def runs_by_rule(results: Results) -> dict[str, list[Run]]:
 
 
 def epochs_of(run: Run) -> Sequence[Epoch]:
-    """Return the epochs of a run, which may be none if it failed early."""
-    return run.get("epochs") or []
+    """Return the state before training, where it was recorded, and the epochs, which may be none."""
+    return [*([start] if (start := run.get("start")) else []), *(run.get("epochs") or [])]
 
 
 def layers(results: Results) -> list[str]:
@@ -137,10 +135,7 @@ def curve(runs: Iterable[Run], value: Callable[[Epoch], Any]) -> Curve:
     at = sorted(found)
     return Curve(
         np.array(at, dtype=float),
-        *(
-            np.array([statistic(found[e]) for e in at], dtype=float)
-            for statistic in (np.mean, np.min, np.max)
-        ),
+        *(np.array([statistic(found[e]) for e in at], dtype=float) for statistic in (np.mean, np.min, np.max)),
     )
 
 

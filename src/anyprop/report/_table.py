@@ -20,13 +20,10 @@ def table(results: Results) -> Table:
         ValueError: the results hold no runs.
     """
     records = summary(results)
-    best = min(
-        (r["test_error_mean"] for r in records if math.isfinite(r["test_error_mean"])), default=math.nan
-    )
+    best = min((r["test_error_mean"] for r in records if math.isfinite(r["test_error_mean"])), default=math.nan)
     out = Table(
         box=SIMPLE_HEAD,
-        caption="Last epoch; mean ± standard deviation over seeds.\n"
-        "Angle to the exact gradient, mean over layers.",
+        caption="Last epoch; mean ± standard deviation over seeds.\nAngle to the exact gradient, mean over layers.",
         caption_justify="left",
     )
     out.add_column("rule", no_wrap=True)

@@ -128,6 +128,4 @@ def _failures(records: Sequence[Record]) -> list[str]:
 
 def by_error(records: Sequence[Record]) -> list[Record]:
     """Return the records that have a test error, best first."""
-    return sorted(
-        (r for r in records if math.isfinite(r["test_error_mean"])), key=lambda r: r["test_error_mean"]
-    )
+    return sorted((r for r in records if math.isfinite(r["test_error_mean"])), key=lambda r: r["test_error_mean"])

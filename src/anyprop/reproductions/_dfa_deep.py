@@ -45,6 +45,6 @@ REPRODUCTION = Reproduction(
         Claim("feedback-alignment test error", 2.20, "%", 0.3, "from memory, unverified"),
         Claim("direct-feedback-alignment test error", 2.32, "%", 0.3, "from memory, unverified"),
     ),
-    minutes=90,
+    minutes=90.0,
     run=run,
 )

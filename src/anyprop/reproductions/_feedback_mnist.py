@@ -61,6 +61,6 @@ REPRODUCTION = Reproduction(
         Claim("kolen-pollack test error", 1.55, "%", 0.3, "authors' code"),
         Claim("weight-mirror test error", 1.51, "%", 0.3, "authors' code"),
     ),
-    minutes=150,
+    minutes=150.0,
     run=run,
 )

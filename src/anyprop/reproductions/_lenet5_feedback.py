@@ -1,8 +1,7 @@
 """Feedback rules on a convolutional net: LeNet-5 on MNIST (the settings of the BioTorch benchmark).
 
 Gradient descent with momentum 0.9 and weight decay 1e-3, batches of 64, 100 epochs, the rate divided by ten
-after half and after three quarters of them. BioTorch's rates are not on record here: 0.1 for all rules but
-0.01 where it diverged on the validation split.
+after half and after three quarters of them. BioTorch's rate is not on record here; 0.01 is ours, for all rules.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,6 +61,6 @@ REPRODUCTION = Reproduction(
         Claim("sign-symmetry-brSF test error", 0.91, "%", 0.3, "third-party code"),
         Claim("sign-symmetry-frSF test error", 0.97, "%", 0.3, "third-party code"),
     ),
-    minutes=420,
+    minutes=420.0,
     run=run,
 )

@@ -21,12 +21,12 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key
 
 from .. import data, nets
-from ..contract import Batch, Rule, exact_gradient
+from ..contract import Batch, Learner, Rule, exact_gradient
 from ..losses import SquaredError
 from ..rules.exact import Backprop
 from ..rules.feedback import FeedbackAlignment, KolenPollack
 from ..rules.perturbation import NodePerturbation, WeightPerturbation
-from ..training import compare
+from ..training import Diverged, compare, fit
 from ._reproduction import Claim, Options, Reproduction, final_errors
 
 RULES: dict[str, Rule] = {
@@ -35,8 +35,8 @@ RULES: dict[str, Rule] = {
     "kolen-pollack": KolenPollack(),
     "weight-perturbation": WeightPerturbation(antithetic=True),
 }
-RATES = {"backprop": 0.3, "feedback-alignment": 0.3, "kolen-pollack": 0.3, "weight-perturbation": 0.001}
-"""Chosen for every rule from the same grid of powers of ten and their threes, on the validation split."""
+GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+"""Learning rates that every rule is tried with; the best on the validation split after two epochs is used."""
 
 PASSES = {"backprop": 2, "feedback-alignment": 2, "kolen-pollack": 2, "weight-perturbation": 3}
 """Passes over the network for one step: a backward pass counts like a forward one, an evaluation is one pass."""
@@ -49,17 +49,19 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
     """Train the four rules, then measure the two laws."""
     mnist = data.load("mnist", validation=10_000)
     seeds = options.seeds or 3
+    net = partial(nets.mlp, 784, 100, 10, activation="sigmoid")
+    rates = {name: best_rate(rule, net, mnist) for name, rule in RULES.items()}
     comparison = compare(
         RULES,
-        partial(nets.mlp, 784, 100, 10, activation="sigmoid"),
+        net,
         mnist,
-        optimizer={name: optax.sgd(rate) for name, rate in RATES.items()},
+        optimizer={name: optax.sgd(rate) for name, rate in rates.items()},
         epochs=options.epochs or 20,
         batch_size=100,
         seeds=seeds,
         out=options.out,
         resume=options.resume,
-        settings={"optimizer": "sgd", "learning_rate": RATES},
+        settings={"optimizer": "sgd", "learning_rate": rates},
     )
     measured, details = final_errors(comparison)
     steps = len(mnist.train) // 100
@@ -76,6 +78,19 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
         measured[f"learning time of {name} perturbation over the gradient's"] = ratios
     details["learning_time"] = times
     return measured, details
+
+
+def best_rate(rule: Rule, net: partial[nets.Chain], mnist: data.Data) -> float:
+    """The rate of the grid with the lowest validation error after two epochs of one seed."""
+
+    def error(rate: float) -> float:
+        try:
+            run = fit(rule, net, mnist, optimizer=optax.sgd(rate), epochs=2, alignment=False, progress=False)
+        except Diverged:
+            return 1.0
+        return run.records[-1]["validation_error"]
+
+    return min(GRID, key=error)
 
 
 def sizes() -> list[int]:
@@ -122,10 +137,11 @@ def learning_time(method: str, seed: int, replicas: int = 16) -> float:
         teacher = net.redraw(key_teacher)
         start = rule.init(net, key=key_rule)
 
-        def distance(learner: Any) -> Array:
-            return jnp.sum((learner.model.stages[0].weight - teacher.stages[0].weight) ** 2)
+        def distance(learner: Learner) -> Array:
+            (layer,), (target,) = nets.sites(learner.model), nets.sites(teacher)
+            return jnp.sum((layer.weight - target.weight) ** 2)
 
-        def step(learner: Any, key: Key[Array, ""]) -> tuple[Any, None]:
+        def step(learner: Learner, key: Key[Array, ""]) -> tuple[Learner, None]:
             key_x, key_credit = jax.random.split(key)
             x = jax.random.normal(key_x, (1, INPUTS))
             credit = rule.credit(learner, Batch(x, teacher(x)), key=key_credit)
@@ -154,13 +170,13 @@ REPRODUCTION = Reproduction(
         ),
         Claim(
             "learning time of weight perturbation over the gradient's",
-            OUTPUTS * INPUTS + 2,
+            float(OUTPUTS * INPUTS + 2),
             "ratio",
             0.2 * (OUTPUTS * INPUTS + 2),
             "theory",
         ),
         Claim("weight-perturbation test error", 20.0, "%", 20.0, "own target"),
     ),
-    minutes=10,
+    minutes=10.0,
     run=run,
 )

@@ -21,8 +21,18 @@ SEEDS = 8
 STEPS = 100
 LEARNING_RATES = (0.003, 0.01, 0.03)
 
+DEPTHS = (1, 2, 4, 8)
+"""Numbers of layers to sweep; the other checks run at depth 3."""
+
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Compiler options: programs this small take longer to optimise than to run."""
+
+
+Models = Callable[[Array, int], PyTree]
+"""(key, depth) -> a small network of that many layers."""
+
+Batches = Callable[[Array, PyTree], Batch]
+"""(key, model) -> a small batch that the network can learn."""
 
 
 class Inapplicable(Exception):
@@ -39,10 +49,10 @@ class Training(NamedTuple):
         gradients: by layer, the norm of the exact gradient.
     """
 
-    losses: Float[np.ndarray, "rates seeds steps"]
-    cosines: dict[str, Float[np.ndarray, "rates seeds steps"]]
-    moves: dict[str, Float[np.ndarray, "rates seeds steps"]]
-    gradients: dict[str, Float[np.ndarray, "rates seeds steps"]]
+    losses: Float[Array, "rates seeds steps"]
+    cosines: dict[str, Float[Array, "rates seeds steps"]]
+    moves: dict[str, Float[Array, "rates seeds steps"]]
+    gradients: dict[str, Float[Array, "rates seeds steps"]]
 
 
 @dataclasses.dataclass(eq=False)
@@ -57,8 +67,8 @@ class Case:
     """
 
     rule: Rule
-    model: Callable[[Key[Array, ""], int], PyTree]
-    batch: Callable[[Key[Array, ""], PyTree], Batch]
+    model: Models
+    batch: Batches
     depths: Sequence[int]
 
     def learner(self, seed: int = 0, *, depth: int = 3, scale: float = 1.0, rule: Rule | None = None) -> Learner:
@@ -136,14 +146,14 @@ class Case:
 def case(
     rule: Rule,
     *,
-    model: Callable[[Key[Array, ""], int], PyTree] | None = None,
-    batch: Callable[[Key[Array, ""], PyTree], Batch] | None = None,
+    model: Models | None = None,
+    batch: Batches | None = None,
     depths: Sequence[int] | None = None,
 ) -> Case:
     """A `Case` with the networks and batches that fit most rules where none are given."""
     if model is None and rule.card.needs is Needs.ELMAN:
         model, depths = small_elman, depths or ()
-    return Case(rule, model or small_mlp, batch or blobs, range(1, 9) if depths is None else depths)
+    return Case(rule, model or small_mlp, batch or blobs, DEPTHS if depths is None else depths)
 
 
 def small_mlp(key: Key[Array, ""], depth: int, **options: Any) -> Chain:
@@ -173,7 +183,8 @@ def blobs(key: Key[Array, ""], model: PyTree) -> Batch:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function without costly optimisations."""
-    return eqx.filter_jit(function, compiler_options=QUICK)
+    # Equinox hands what it does not know on to jax.jit, which its type hints do not say.
+    return eqx.filter_jit(function, compiler_options=QUICK)  # pyright: ignore[reportCallIssue]
 
 
 def stack(learners: Sequence[Learner]) -> tuple[PyTree, PyTree]:

@@ -28,7 +28,8 @@ def card(case: Case) -> None:
     """
     rule = type(case.rule)
     card = getattr(rule, "card", None)
-    require(isinstance(card, Card), f"{rule.__name__} has no card; give it a class attribute card = Card(...)")
+    if not isinstance(card, Card):
+        raise AssertionError(f"{rule.__name__} has no card; give it a class attribute card = Card(...)")
     for name in ("name", "family", "limit"):
         value = getattr(card, name)
         require(isinstance(value, str) and value.strip(), f"card.{name} must be a non-empty string, not {value!r}")

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jaxtyping import Array, Key, PyTree
 
 from .._checks import choose
-from ..contract import Batch, Rule
-from ._case import Case, Inapplicable, case
+from ..contract import Rule
+from ._case import Batches, Case, Inapplicable, Models, case
 from ._computation import jit_equals_eager, keys_are_used_once, one_compilation, transforms_equal_loop
 from ._form import bad_input, card, hyperparameters_matter, structure
 from ._learning import all_parameters_move, duplication_keeps_the_mean, every_layer_learns, loss_falls
@@ -37,8 +36,8 @@ def check(
     rule: Rule | Case,
     name: str,
     *,
-    model: Callable[[Key[Array, ""], int], PyTree] | None = None,
-    batch: Callable[[Key[Array, ""], PyTree], Batch] | None = None,
+    model: Models | None = None,
+    batch: Batches | None = None,
     depths: Sequence[int] | None = None,
 ) -> None:
     """Put a rule through one check.
@@ -50,7 +49,7 @@ def check(
             Default: an mlp with tanh units, or an Elman network for rules that need one.
         batch: (key, model) -> a small batch that the network can learn. Default: one cloud of inputs
             for each class; a model that is no chain needs its own.
-        depths: numbers of layers to sweep; default: 1 to 8. Empty for a network of one depth only.
+        depths: numbers of layers to sweep; default: 1, 2, 4 and 8. Empty for a network of one depth only.
 
     Raises:
         AssertionError: the rule fails; the message says how.
@@ -66,8 +65,8 @@ def check(
 def conformance(
     rule: Rule,
     *,
-    model: Callable[[Key[Array, ""], int], PyTree] | None = None,
-    batch: Callable[[Key[Array, ""], PyTree], Batch] | None = None,
+    model: Models | None = None,
+    batch: Batches | None = None,
     depths: Sequence[int] | None = None,
 ) -> Callable[..., Any]:
     """Make a test for pytest that runs every check of a rule, one case a check.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..contract import Batch
+from ..contract import Batch, exact_gradient
 from ..diagnose import estimate
 from ._case import Case, Inapplicable, Training, compiled, require, require_equal, step
 
@@ -31,6 +31,9 @@ def duplication_keeps_the_mean(case: Case) -> None:
         once = case.credit(learner, batch, key)
         require_equal(case.credit(learner, twice, key).grads, once.grads, "the batch twice over")
         return
+
+    if not any(map(np.any, jax.tree.leaves(exact_gradient(case.rule.loss, learner.model, batch)[2]))):
+        raise Inapplicable("the exact gradient is zero: there is no direction to compare mean updates along")
 
     @compiled
     def measure(batch: Batch, seed: int, draws: int) -> tuple[dict, dict]:

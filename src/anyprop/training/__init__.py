@@ -3,7 +3,7 @@
 from ._checkpoint import CheckpointError
 from ._compare import Comparison, compare
 from ._descend import Descent, descend
-from ._fit import Diverged, EpochEnd, Run, fit
+from ._fit import Diverged, EpochEnd, Run, check, fit
 from ._progress import Progress
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "EpochEnd",
     "Progress",
     "Run",
+    "check",
     "compare",
     "descend",
     "fit",

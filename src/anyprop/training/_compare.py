@@ -14,7 +14,7 @@ from .._versions import versions
 from ..contract import Rule
 from ..data import Data
 from ..rules import name_of
-from ._fit import Callback, Run, fit
+from ._fit import Callback, Run, check, draw_models, fit, refuse_results
 from ._progress import Progress
 
 
@@ -107,6 +107,7 @@ def compare(
     Raises:
         ValueError: as for `fit`; also when `rules` is empty or names a rule twice, or `optimizer` misses one.
         TypeError: a rule cannot train this kind of network.
+        FileExistsError: `out` holds an earlier comparison, and `resume` is not asked for.
     """
     named = dict(rules) if isinstance(rules, Mapping) else {name_of(rule): rule for rule in rules}
     if not named or len(named) < len(rules):
@@ -114,6 +115,11 @@ def compare(
     optimizers = optimizer if isinstance(optimizer, Mapping) else dict.fromkeys(named, optimizer)
     if missing := set(named) - set(optimizers):
         raise ValueError(f"optimizer has no entry for {', '.join(sorted(missing))}")
+    (model, *_), _ = draw_models(net, [0])
+    for rule in named.values():  # all of them, before the first one trains
+        check(rule, model, data, epochs=epochs, batch_size=batch_size, patience=patience)
+    if out is not None and not resume:
+        refuse_results(Path(out))
     folder = None if out is None else writable_folder("out", Path(out))
     display = Progress(show=progress) if isinstance(progress, bool) else progress
     runs: dict[str, Run] = {}
@@ -124,12 +130,16 @@ def compare(
                 patience=patience, alignment=alignment, callbacks=callbacks, progress=display, resume=resume,
                 out=None if folder is None else folder / name, settings=settings, name=name,
             )  # fmt: skip
-            comparison = Comparison(runs, merge([run.results for run in runs.values()]))
             if folder is not None:
                 # After every rule, so that whatever stops a later one leaves the earlier ones readable.
-                comparison.save(folder / "results.json")
-                comparison.report(folder / "report.html")
-    return comparison
+                sofar = _together(runs)
+                sofar.save(folder / "results.json")
+                sofar.report(folder / "report.html")
+    return _together(runs)
+
+
+def _together(runs: dict[str, Run]) -> Comparison:
+    return Comparison(runs, merge([run.results for run in runs.values()]))
 
 
 def merge(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

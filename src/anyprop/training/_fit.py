@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import time
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +20,13 @@ from jaxtyping import Array, PyTree
 from .. import _checks, report
 from .._files import without_nan, writable_folder, write_json, write_text
 from .._versions import versions
-from ..contract import DataInfo, Learner, Rule, hyperparameters
+from ..contract import Learner, Rule, hyperparameters
 from ..data import Data
-from ..nets import Chain, Stage
+from ..nets import Stage
 from ..rules import name_of
 from . import _checkpoint
 from ._checkpoint import CheckpointError
-from ._program import Program, State, Steps, on_device, stack
+from ._program import Program, State, Steps, describe, on_device, pick, stack
 from ._progress import Progress
 
 
@@ -136,6 +137,7 @@ def fit(
     Raises:
         ValueError: an argument is out of range, sizes do not fit the data, labels do not fit the
             outputs, or `out` cannot be written to. Raised before anything is compiled or written.
+        FileExistsError: `out` holds an earlier run, and `resume` is not asked for.
         TypeError: the rule cannot train this kind of network.
         CheckpointError: the checkpoint is damaged or belongs to other settings.
         Diverged: the loss became NaN or infinite; the message names the rule, the seed and the step.
@@ -148,38 +150,20 @@ def fit(
         >>> sorted(run.records[-1])[:2]
         ['alignment/1 Dense', 'alignment/2 Dense']
     """
-    _checks.count("epochs", epochs)
-    _checks.count("batch_size", batch_size)
-    if patience is not None:
-        _checks.count("patience", patience)
-        data.split("validation")
-    if batch_size > len(data.train):
-        raise ValueError(
-            f"batch_size={batch_size} is more than the {len(data.train)} training examples; pass a smaller one"
-        )
+    seed_list = _seed_list(seeds)
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder that holds the checkpoint")
-    seed_list = _seed_list(seeds)
+    models, roots = draw_models(net, seed_list)
+    data = check(rule, models[0], data, epochs=epochs, batch_size=batch_size, patience=patience)
+    if out is not None and not resume:
+        refuse_results(Path(out))
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     name = name_of(rule) if name is None else name
-
-    models, roots = _models(net, seed_list)
-    if isinstance(models[0], Chain):
-        data = data.shaped(models[0].input_shape)
-    info = DataInfo(
-        examples=len(data.train),
-        x=jax.ShapeDtypeStruct(data.transform.shape, jnp.float32),
-        y=jax.ShapeDtypeStruct(data.train.y.shape[1:], data.train.y.dtype),
-    )
-    rule.accept(models[0])
-    outputs = jax.eval_shape(models[0], jax.ShapeDtypeStruct((1, *info.x.shape), info.x.dtype)).shape[-1]
-    for split in (data.train, data.validation, data.test):
-        if split is not None:
-            rule.loss.check(split.y, outputs)
     folder = None if out is None else writable_folder("out", Path(out))
 
     learners = [
-        rule.init(model, data=info, key=jax.random.fold_in(root, 1)) for model, root in zip(models, roots, strict=True)
+        rule.init(model, data=describe(data), key=jax.random.fold_in(root, 1))
+        for model, root in zip(models, roots, strict=True)
     ]
     program = Program(rule, optimizer, data, learners, batch_size=batch_size, alignment=alignment)
     described = {
@@ -189,11 +173,11 @@ def fit(
         "seeds": seed_list,
         "patience": patience,
         "rules": {name: {"name": rule.card.name, **hyperparameters(rule)}},
-        "model": _describe(models[0]),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(models[0], eqx.is_inexact_array))),
         **(settings or {}),
     }
     identity = {
-        "rule": [name_of(rule), {k: repr(v) for k, v in hyperparameters(rule).items()}],
+        "rule": {"name": name_of(rule), **{k: repr(v) for k, v in hyperparameters(rule).items()}},
         "model": _describe(models[0]),
         "data": data.fingerprint(),
         "batch_size": batch_size,
@@ -314,14 +298,18 @@ class _Trainer:
 
     def runs(self) -> list[dict[str, Any]]:
         """One run a seed, as `results.json` has them."""
-        rates = [epoch[0]["steps_per_second"] for epoch in self.history if epoch[0]["steps_per_second"]]
-        rate = float(np.median(rates)) if rates else None
+        start, *epochs = [
+            [{k: v for k, v in record.items() if k not in ("rule", "seed")} for record in epoch]
+            for epoch in self.history
+        ]
+        rate = float(np.median([epoch[0]["steps_per_second"] for epoch in epochs])) if epochs else None
         return [
             {
                 "rule": self.name,
                 "seed": seed,
                 "cost": {"steps_per_second": rate},
-                "epochs": [{k: v for k, v in epoch[i].items() if k not in ("rule", "seed")} for epoch in self.history],
+                "start": start[i],
+                "epochs": [epoch[i] for epoch in epochs],
             }
             for i, seed in enumerate(self.seeds)
         ]
@@ -355,7 +343,7 @@ class _Trainer:
         self.best_loss = [min(pair) for pair in zip(losses, self.best_loss, strict=True)]
         self.waited = [0 if b else waited + 1 for b, waited in zip(better, self.waited, strict=True)]
         kept = [self.state.learner if b else self.best for b in better]
-        self.best = stack([jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i, tree in enumerate(kept)])
+        self.best = stack([pick(tree, i) for i, tree in enumerate(kept)])
 
     def _refuse_divergence(self, steps: Steps) -> None:
         bad = ~np.isfinite(steps.loss)
@@ -375,6 +363,53 @@ class _Trainer:
         return json.dumps(without_nan(record), allow_nan=False) + "\n"
 
 
+def check(rule: Rule, model: PyTree, data: Data, *, epochs: int, batch_size: int, patience: int | None) -> Data:
+    """Refuse a run that cannot go well, before anything is compiled or written.
+
+    Args:
+        rule: the rule.
+        model: the network, or one of several alike.
+        data: the data.
+        epochs: passes over the training split.
+        batch_size: examples of one step.
+        patience: epochs to wait for a better validation loss, or None.
+
+    Returns:
+        The data in the shape that the model takes.
+
+    Raises:
+        ValueError: a number is out of its range, sizes do not fit, or labels do not fit the outputs.
+        TypeError: the rule cannot train this kind of network.
+    """
+    _checks.count("epochs", epochs)
+    _checks.count("batch_size", batch_size)
+    if patience is not None:
+        _checks.count("patience", patience)
+        data.split("validation")
+    if batch_size > len(data.train):
+        raise ValueError(
+            f"batch_size={batch_size} is more than the {len(data.train)} training examples; pass a smaller one"
+        )
+    rule.accept(model)
+    if hasattr(model, "input_shape"):
+        data = data.shaped(model.input_shape)
+    outputs = jax.eval_shape(model, jax.ShapeDtypeStruct((1, *data.transform.shape), jnp.float32)).shape[-1]
+    for split in (data.train, data.validation, data.test):
+        if split is not None:
+            rule.loss.check(split.y, outputs)
+    return data
+
+
+def refuse_results(folder: Path) -> None:
+    """Raise if `folder` holds the results of an earlier run: nothing that a user has is overwritten."""
+    there = [name for name in ("checkpoint.safetensors", "results.json", "metrics.jsonl") if (folder / name).exists()]
+    if there:
+        raise FileExistsError(
+            f"out={str(folder)!r} holds an earlier run ({', '.join(there)}); pass resume=True to go on with it, or "
+            "another folder"
+        )
+
+
 def _seed_list(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, int):
         _checks.count("seeds", seeds)
@@ -386,7 +421,7 @@ def _seed_list(seeds: int | Sequence[int]) -> list[int]:
     return list(seeds)
 
 
-def _models(net: Any, seeds: list[int]) -> tuple[list[Any], list[Array]]:
+def draw_models(net: Any, seeds: list[int]) -> tuple[list[Any], list[Array]]:
     """One network and one root key a seed."""
     roots = [jax.random.key(seed) for seed in seeds]
     keys = [jax.random.fold_in(root, 0) for root in roots]
@@ -399,7 +434,8 @@ def _models(net: Any, seeds: list[int]) -> tuple[list[Any], list[Array]]:
 
 def _describe(model: PyTree) -> str:
     """The structure of a model and the shapes of its arrays, as text that tells two networks apart."""
-    return eqx.tree_pformat(model, short_arrays=True)
+    # Functions print with the address they happen to have in this process.
+    return re.sub(r" at 0x[0-9a-f]+", "", eqx.tree_pformat(model, short_arrays=True))
 
 
 def _behaviour(optimizer: optax.GradientTransformation, learner: Learner) -> list[float]:

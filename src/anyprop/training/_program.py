@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from ..contract import Batch, Learner, Rule
+from ..contract import Batch, DataInfo, Learner, Rule
 from ..data import Data, Split
 from ..diagnose import alignment, feedback_alignment_angles
 from ..losses import wrong
@@ -208,6 +208,16 @@ class Program:
 def on_device(split: Split) -> tuple[Array, Array]:
     """The examples and labels of a split as device arrays, stored as they are."""
     return jnp.asarray(split.x), jnp.asarray(split.y)
+
+
+def describe(data: Data) -> DataInfo:
+    """What a rule may know of the data before training."""
+    y = data.train.y
+    return DataInfo(
+        examples=len(data.train),
+        x=jax.ShapeDtypeStruct(data.transform.shape, jnp.float32),
+        y=jax.ShapeDtypeStruct(y.shape[1:], y.dtype),
+    )
 
 
 def stack(trees: list[PyTree]) -> PyTree:

@@ -7,23 +7,29 @@ import numpy as np
 import pytest
 
 from anyprop.contract import Batch
-from anyprop.nets import Chain, Conv, Dense, Flatten, GlobalMean, Norm, Pool, Residual, elman, mlp
+from anyprop.nets import Chain, Conv, Dense, Elman, Flatten, GlobalMean, Norm, Pool, Residual, mlp
+
+
+def drawn(key, shape):
+    """An initialiser that compiles nothing: these nets are built many times."""
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    return jnp.asarray(rng.normal(size=shape) * np.prod(shape[:-1]) ** -0.5)
 
 
 def dense(key):
-    return mlp(6, 7, 5, 4, key=key)
+    return mlp(6, 7, 5, 4, init=drawn, key=key)
 
 
 def convolutional(key):
     k1, k2, k3, k4 = jax.random.split(key, 4)
     return Chain(
         [
-            Conv(2, 3, 3, activation="tanh", key=k1),
+            Conv(2, 3, 3, activation="tanh", init=drawn, key=k1),
             Pool("max", 2),
-            Conv(3, 4, 3, padding="VALID", activation="sigmoid", key=k2),
+            Conv(3, 4, 3, padding="VALID", activation="sigmoid", init=drawn, key=k2),
             Flatten(),
-            Dense(16, 5, activation="tanh", key=k3),
-            Dense(5, 4, key=k4),
+            Dense(16, 5, activation="tanh", init=drawn, key=k3),
+            Dense(5, 4, init=drawn, key=k4),
         ],
         input_shape=(8, 8, 2),
     )
@@ -32,18 +38,22 @@ def convolutional(key):
 def residual(key):
     k1, k2, k3, k4, k5 = jax.random.split(key, 5)
     block = Residual(
-        [Conv(3, 6, 3, stride=2, key=k2), Norm(6, groups=2, activation="relu"), Conv(6, 6, 3, key=k3)],
-        shortcut=[Conv(3, 6, 1, stride=2, key=k4)],
+        [
+            Conv(3, 6, 3, stride=2, init=drawn, key=k2),
+            Norm(6, groups=2, activation="relu"),
+            Conv(6, 6, 3, init=drawn, key=k3),
+        ],
+        shortcut=[Conv(3, 6, 1, stride=2, init=drawn, key=k4)],
         activation="tanh",
     )
-    return Chain(
-        [Conv(2, 3, 3, activation="tanh", key=k1), block, GlobalMean(), Dense(6, 4, key=k5)],
-        input_shape=(6, 6, 2),
-    )
+    first = Conv(2, 3, 3, activation="tanh", init=drawn, key=k1)
+    return Chain([first, block, GlobalMean(), Dense(6, 4, init=drawn, key=k5)], input_shape=(6, 6, 2))
 
 
 def recurrent(key):
-    return elman(3, 6, 4, steps=5, key=key)
+    k1, k2 = jax.random.split(key)
+    layer = Elman(3, 6, init=drawn, recurrent_init=drawn, key=k1)
+    return Chain([layer, Dense(6, 4, init=drawn, key=k2)], input_shape=(5, 3))
 
 
 NETS = {"dense": dense, "convolutional": convolutional, "residual": residual, "recurrent": recurrent}

@@ -108,7 +108,7 @@ def test_no_feedback_weight_corresponds_to_a_forward_one(key):
 
 
 def test_an_unknown_initialiser_is_refused():
-    with pytest.raises(ValueError, match="init_feedback=.* is unknown; pass one of"):
+    with pytest.raises(ValueError, match=r"init_feedback=.* is unknown; pass one of"):
         DirectFeedbackAlignment(init_feedback="uniform")
 
 

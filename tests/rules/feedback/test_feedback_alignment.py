@@ -82,10 +82,10 @@ def test_feedback_weights_have_the_shapes_of_the_weights_and_never_change(any_ne
 
 
 def test_an_unknown_initialiser_is_refused():
-    with pytest.raises(ValueError, match="init_feedback=.* is unknown; pass one of"):
+    with pytest.raises(ValueError, match=r"init_feedback=.* is unknown; pass one of"):
         FeedbackAlignment(init_feedback="glorot-norml")
 
 
 def test_a_model_that_is_no_chain_is_refused(key):
-    with pytest.raises(TypeError, match="needs a chain|must be callable|needs a diff"):
+    with pytest.raises(TypeError, match="FeedbackAlignment needs"):
         FeedbackAlignment().init(jnp.tanh, key=key)

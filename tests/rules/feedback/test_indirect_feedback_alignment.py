@@ -85,7 +85,7 @@ def test_one_random_matrix_whatever_the_depth(key):
 
 
 def test_an_unknown_initialiser_is_refused():
-    with pytest.raises(ValueError, match="init_feedback=.* is unknown; pass one of"):
+    with pytest.raises(ValueError, match=r"init_feedback=.* is unknown; pass one of"):
         IndirectFeedbackAlignment(init_feedback="uniform")
 
 

@@ -112,5 +112,5 @@ def test_a_negative_decay_is_refused(decay):
 
 
 def test_an_unknown_initialiser_is_refused():
-    with pytest.raises(ValueError, match="init_feedback=.* is unknown; pass one of"):
+    with pytest.raises(ValueError, match=r"init_feedback=.* is unknown; pass one of"):
         KolenPollack(init_feedback="glorot")

@@ -123,7 +123,7 @@ def test_mirroring_follows_the_batch_and_the_weights(batch, key, same, run):
     rule = WeightMirror()
     learner = rule.init(mlp(6, 7, 4, key=key), key=key)
     for examples in (3, 8):
-        credit = run(rule, learner, batch(learner.model, examples))
+        credit = run(rule, learner, batch(learner.model, examples), key)
         same(credit.memory, rule.mirror(learner.model, learner.memory, examples, key=key), rtol=1e-6)
 
 

@@ -23,11 +23,11 @@ def with_fitted_critics(rule, key, steps=1000):
         credit = rule.credit(learner, batch, key=key)
         updates, state = adam.update(credit.grads[1], state)
         learner = Learner(learner.model, eqx.apply_updates(learner.feedback, updates), credit.memory)
-        return (learner, state), credit.metrics["critic"]
+        return (learner, state), None
 
     start = (learner, adam.init(learner.feedback))
-    (learner, _), surprises = jax.lax.scan(learn, start, jax.random.split(key, steps))
-    return learner, surprises
+    (learner, _), _ = jax.lax.scan(learn, start, jax.random.split(key, steps))
+    return learner
 
 
 @pytest.mark.usefixtures("x64")
@@ -37,24 +37,26 @@ def test_advantage_is_unbiased_and_has_less_variance_than_reinforce(key):
         Reinforce("none", loss="squared-error"),
         example(key),
     )
-    learner, surprises = with_fitted_critics(rule, key)
-    assert surprises[-50:].mean() < 0.7 * surprises[:10].mean()
+    learner = with_fitted_critics(rule, key)
     exact = exact_gradient_of_expected_cost(learner.model, batch)
     mean, variance = moments(rule, learner, batch)
     np.testing.assert_allclose(mean, exact, rtol=1e-9, atol=1e-13)
     _, variance_of_reinforce = moments(plain, plain.init(learner.model, key=key), batch)
     assert variance.sum() < 0.5 * variance_of_reinforce.sum()
 
+    fresh = Learner(learner.model, rule.init(learner.model, key=key).feedback, learner.memory)
+    assert variance.sum() < moments(rule, fresh, batch)[1].sum()
+
 
 @pytest.mark.usefixtures("x64")
 def test_the_critics_gradient_is_biased_but_has_little_variance(key):
     rule, advantage = ActorCritic("gradient", loss="squared-error"), ActorCritic(loss="squared-error")
     batch = example(key)
-    learner, _ = with_fitted_critics(rule, key)
+    learner = with_fitted_critics(rule, key)
     hidden = slice(0, 3 * 6 + 6 + 6 * 4 + 4)
     exact = exact_gradient_of_expected_cost(learner.model, batch)[hidden]
     mean, variance = (m[hidden] for m in moments(rule, learner, batch))
-    _, variance_of_advantage = moments(advantage, with_fitted_critics(advantage, key)[0], batch)
+    _, variance_of_advantage = moments(advantage, with_fitted_critics(advantage, key), batch)
     bias = jnp.linalg.norm(mean - exact) / jnp.linalg.norm(exact)
     assert 0.001 < bias < 0.5
     assert variance.sum() < 0.5 * variance_of_advantage[hidden].sum()

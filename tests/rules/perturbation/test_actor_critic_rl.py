@@ -108,9 +108,7 @@ def test_one_episode_is_the_equations_step_by_step(key):
 
 @pytest.mark.parametrize("trace", [0.0, 0.9])
 def test_the_policy_reaches_the_optimum(trace, key):
-    agent = TemporalDifferenceActorCritic(
-        actor_rate=0.5, critic_rate=0.3, discount=0.9, trace=trace, steps=60
-    )
+    agent = TemporalDifferenceActorCritic(actor_rate=0.5, critic_rate=0.3, discount=0.9, trace=trace, steps=60)
     learner, values, seen = live(agent, tabular(6, key), Corridor(6, 0), key, 400)
     preference = learner.model.stages[0].weight
     assert jnp.all(preference[:, 1] > preference[:, 0])

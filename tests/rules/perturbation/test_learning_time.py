@@ -58,7 +58,5 @@ def test_learning_times_are_as_one_to_outputs_to_weights(x64):
     }
     for rule, factor in factors.items():
         expected = factor * (inputs + 2)
-        time = learning_time(
-            rule, inputs, outputs, 1 / expected, steps=expected, runs=300, key=jax.random.key(0)
-        )
+        time = learning_time(rule, inputs, outputs, 1 / expected, steps=expected, runs=300, key=jax.random.key(0))
         assert time == pytest.approx(expected, rel=0.2)

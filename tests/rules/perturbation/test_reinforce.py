@@ -204,9 +204,7 @@ def test_bad_hyperparameters_are_refused(arguments, message, monkeypatch):
 def test_chains_without_logistic_units_are_refused(key):
     below = nets.mlp(3, 4, activation="sigmoid", output="sigmoid", key=key)
     model = nets.Chain([*below.stages, *nets.mlp(4, 5, 2, key=key).stages])
-    with pytest.raises(
-        TypeError, match="hidden layer 2 of 2 has no sigmoid; build the chain with activation="
-    ):
+    with pytest.raises(TypeError, match="hidden layer 2 of 2 has no sigmoid; build the chain with activation="):
         Reinforce().init(model, key=key)
     Reinforce(units="gaussian").init(model, key=key)
 

@@ -49,9 +49,7 @@ def test_equals_backprop_with_the_pretended_slope(estimator, activation, key):
     rule = StraightThrough(estimator, loss="squared-error")
     learner = rule.init(model, key=key)
     got = credit(rule, learner, Batch(jnp.asarray(x), jnp.asarray(y)), key)
-    for stage, (weight, bias) in zip(
-        got.grads[0].stages, by_hand(model, x, y, SLOPES[estimator], fire), strict=True
-    ):
+    for stage, (weight, bias) in zip(got.grads[0].stages, by_hand(model, x, y, SLOPES[estimator], fire), strict=True):
         np.testing.assert_allclose(stage.weight, weight, rtol=1e-10, atol=1e-14)
         np.testing.assert_allclose(stage.bias, bias, rtol=1e-10, atol=1e-14)
     assert jnp.array_equal(got.output, model(jnp.asarray(x)))
@@ -73,9 +71,7 @@ def test_sampled_units_are_hard_and_pass_the_pretended_slope(estimator, key, mon
         return (next(draws) < 1 / (1 + np.exp(-a))).astype(a.dtype)
 
     got = credit(rule, rule.init(model, key=key), batch, key)
-    for stage, (weight, bias) in zip(
-        got.grads[0].stages, by_hand(model, x, y, SLOPES[estimator], fire), strict=True
-    ):
+    for stage, (weight, bias) in zip(got.grads[0].stages, by_hand(model, x, y, SLOPES[estimator], fire), strict=True):
         np.testing.assert_allclose(stage.weight, weight, rtol=1e-10, atol=1e-14)
         np.testing.assert_allclose(stage.bias, bias, rtol=1e-10, atol=1e-14)
 

@@ -61,7 +61,7 @@ class Newton(Rule):
         family="exact",
         needs=Needs.DIFFERENTIABLE,
         source=("nocedal2006", "dauphin2014"),
-        dossier=("S03", "A29"),
+        dossier=("S03",),
         local=False,
         weight_transport=True,
         phases=2,

@@ -58,7 +58,7 @@ class KolenPollack(Rule):
         family="feedback",
         needs=Needs.CHAIN,
         source=("akrout2019", "kolen1994"),
-        dossier=("S23", "A05", "A21"),
+        dossier=("S23",),
         local=True,
         weight_transport=False,
         phases=2,

@@ -54,7 +54,7 @@ class Transport(Wiring):
 
     def __call__(self, site: Site, h: Float[Array, "batch ..."]) -> tuple[Array, Array]:
         """Return a and f(a), computed with the site's own weight."""
-        a = transport(site.map, h, site.weight, site.bias, self.feedback)
+        a: Array = transport(site.map, h, site.weight, site.bias, self.feedback)
         return a, site.activation(a)
 
 

@@ -79,7 +79,7 @@ class WeightMirror(Rule):
         family="feedback",
         needs=Needs.CHAIN,
         source=("akrout2019",),
-        dossier=("S24", "A21", "P14"),
+        dossier=("S24",),
         local=True,
         weight_transport=False,
         phases=3,

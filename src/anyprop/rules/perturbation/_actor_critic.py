@@ -81,7 +81,7 @@ class ActorCritic(StochasticRule):
         family="perturbation",
         needs=Needs.CHAIN,
         source=("barto1983", "jaderberg2017"),
-        dossier=("S10", "A03"),
+        dossier=("S10",),
         local=True,
         weight_transport=False,
         phases=1,

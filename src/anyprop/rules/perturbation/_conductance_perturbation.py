@@ -29,8 +29,8 @@ from jaxtyping import Array, Key, PyTree
 
 from ..._checks import fraction, positive
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
-from ...nets._spiking import SpikingNetwork
-from ._reinforce import RunningMean
+from ...nets import SpikingNetwork
+from ._stochastic import RunningMean
 
 
 class ConductancePerturbation(Rule):
@@ -42,7 +42,8 @@ class ConductancePerturbation(Rule):
 
     Args:
         sigma: standard deviation of the fluctuation of a conductance in each ms, in units of the leak
-            conductance. Large enough to move spikes: at 0.2 the membrane fluctuates by about 2 mV.
+            conductance. Large enough to move spikes, since a unit that has fallen silent cannot learn; at
+            0.3 the membrane fluctuates by about 3 mV.
         baseline_decay: how much of the running mean of the reward is kept from one batch to the next.
         loss: the cost of the firing rates, in units of 100 Hz, by name or as a `Loss`.
 
@@ -54,13 +55,13 @@ class ConductancePerturbation(Rule):
         conductances. Physical Review Letters, 2006.
     """
 
-    sigma: float = 0.2
+    sigma: float = 0.3
     baseline_decay: float = 0.9
 
     card: ClassVar[Card] = Card(
         name="Conductance perturbation",
         family="perturbation",
-        needs=Needs.CALLABLE,
+        needs=Needs.SPIKING,
         source=("fiete2006",),
         dossier=("S06",),
         local=True,

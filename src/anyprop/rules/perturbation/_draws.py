@@ -10,9 +10,7 @@ from jaxtyping import Array, Key, PyTree
 Estimate = TypeVar("Estimate", bound=PyTree)
 
 
-def mean_of_draws(
-    estimate: Callable[[Key[Array, ""]], Estimate], draws: int, key: Key[Array, ""]
-) -> Estimate:
+def mean_of_draws(estimate: Callable[[Key[Array, ""]], Estimate], draws: int, key: Key[Array, ""]) -> Estimate:
     """Return the mean of `estimate(key)` over independent keys.
 
     The draws follow one another, so that memory does not grow with their number and a model that is a

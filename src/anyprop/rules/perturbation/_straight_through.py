@@ -107,9 +107,7 @@ class StraightThrough(Rule):
             TypeError: its hidden layers are all differentiable; the message says what to pass instead.
         """
         model = super().accept(model)
-        hidden_traces(
-            model, example_of(model)
-        )  # An Elman layer refuses to be recorded, and says what to pass.
+        hidden_traces(model, example_of(model))  # An Elman layer refuses to be recorded, and says what to pass.
         hidden = [site.activation for site in sites(model)[:-1]]
         if hidden and self.stochastic and jax.nn.sigmoid not in hidden:
             raise TypeError(
@@ -126,9 +124,7 @@ class StraightThrough(Rule):
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Return the gradient that the pretended slopes give."""
-        loss, output, gradient = exact_gradient(
-            self.loss, self.straighten(learner.model, batch.x, key), batch
-        )
+        loss, output, gradient = exact_gradient(self.loss, self.straighten(learner.model, batch.x, key), batch)
         update = wire(gradient, [None] * len(sites(gradient)))
         return Credit(loss, output, (update, None), learner.memory)
 

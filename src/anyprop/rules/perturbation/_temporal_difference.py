@@ -100,9 +100,7 @@ class TemporalDifferenceActorCritic(eqx.Module):
                 raise ValueError(f"{name} must lie between 0 and 1, not {value!r}")
         count("steps", self.steps)
 
-    def episode(
-        self, learner: Learner, environment: Environment, *, key: Key[Array, ""]
-    ) -> tuple[Learner, Episode]:
+    def episode(self, learner: Learner, environment: Environment, *, key: Key[Array, ""]) -> tuple[Learner, Episode]:
         """Act and learn for one episode.
 
         Args:
@@ -125,15 +123,11 @@ class TemporalDifferenceActorCritic(eqx.Module):
             action = jax.random.categorical(key_action, learner.model(seen)[0])
             next_state, reward, ends = environment.step(state, action, key_step)
             value, d_value = eqx.filter_value_and_grad(lambda critic: critic(seen)[0, 0])(learner.feedback)
-            d_log_pi = eqx.filter_grad(lambda actor: jax.nn.log_softmax(actor(seen)[0])[action])(
-                learner.model
-            )
+            d_log_pi = eqx.filter_grad(lambda actor: jax.nn.log_softmax(actor(seen)[0])[action])(learner.model)
 
             next_value = jnp.where(ends, 0, learner.feedback(environment.observe(next_state)[None])[0, 0])
             delta = jnp.where(over, 0, reward + self.discount * next_value - value)
-            traces = jax.tree.map(
-                lambda z, d: self.discount * self.trace * z + d, traces, (d_log_pi, d_value)
-            )
+            traces = jax.tree.map(lambda z, d: self.discount * self.trace * z + d, traces, (d_log_pi, d_value))
             updates = tuple(
                 jax.tree.map(lambda z, rate=rate: rate * delta * z, own)
                 for rate, own in zip((self.actor_rate, self.critic_rate), traces, strict=True)

@@ -1,0 +1,161 @@
+"""Flags that commands share, and the flags that a rule's hyper-parameters become."""
+
+import dataclasses
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, arg
+
+from .._checks import choose
+from ..contract import Rule
+from ..losses import LOSSES
+from ..nets import ACTIVATIONS, INITIALISERS
+from ..rules import RULES
+from ._optimizers import OPTIMIZERS
+
+
+def _name_of(options: Iterable[str]) -> str:
+    return "|".join(options)
+
+
+@dataclasses.dataclass
+class Network:
+    """What learns, and by which cost.
+
+    Args:
+        net: sizes of a multi-layer perceptron joined by '-', such as 784-500-10, or a network by name. The
+            first and the last size must be the data's. Each seed draws its own weights.
+        activation: nonlinearity of the hidden layers.
+        init: initialiser of the weights.
+        loss: cost to train by.
+    """
+
+    net: Annotated[
+        str | None,
+        arg(
+            metavar="SIZES|lenet5|convnet|resnet20|elman",
+            help_behavior_hint="(default: one hidden layer, 256)",
+        ),
+    ] = None
+    activation: Annotated[
+        str | None,
+        arg(metavar=_name_of(ACTIVATIONS), help_behavior_hint="(default: tanh, or the network's)"),
+    ] = None
+    init: Annotated[
+        str | None,
+        arg(
+            metavar=_name_of(INITIALISERS),
+            help_behavior_hint="(default: glorot-normal, or the network's)",
+        ),
+    ] = None
+    loss: Annotated[str | None, arg(metavar=_name_of(LOSSES), help_behavior_hint="(default: the rule's)")] = None
+
+
+@dataclasses.dataclass
+class Examples:
+    """What it learns from.
+
+    Args:
+        data: a data set by name, or the path of an .npz file or of a folder of .npy files with x_train,
+            y_train, x_test and y_test.
+        validation: training examples to hold out as the validation split.
+        standardise: subtract the mean of the training examples and divide by their standard deviation.
+        augment: change training images at random.
+        train_size: keep the first so many training examples only.
+    """
+
+    data: Annotated[str, arg(metavar="NAME|PATH")] = "mnist"
+    validation: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: none)")] = None
+    standardise: FlagCreatePairsOff[bool] = False
+    augment: Annotated[tuple[str, ...], arg(metavar="[flip] [crop]", help_behavior_hint="(default: none)")] = ()
+    train_size: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: all)")] = None
+
+
+@dataclasses.dataclass
+class Training:
+    """How it is trained.
+
+    Args:
+        epochs: passes over the training examples.
+        batch_size: examples of one step.
+        optimizer: what turns a rule's direction into a step.
+        momentum: of --optimizer momentum.
+        weight_decay: of --optimizer adamw.
+        patience: stop early when the validation loss has not fallen for so many epochs; needs --validation.
+    """
+
+    epochs: int = 5
+    batch_size: int = 100
+    optimizer: Annotated[str, arg(metavar=_name_of(OPTIMIZERS))] = "adam"
+    momentum: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0.9)")] = None
+    weight_decay: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0.0001)")] = None
+    patience: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: never)")] = None
+
+
+@dataclasses.dataclass
+class Output:
+    """What is written.
+
+    Args:
+        out: folder for the results and the checkpoints.
+        resume: go on with what lies in the folder, after a crash or for more epochs.
+        overwrite: start again although the folder holds results; they are replaced.
+        json: write the results to this file, too.
+        quiet: print nothing but errors.
+    """
+
+    out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: below runs/)")] = None
+    resume: FlagCreatePairsOff[bool] = False
+    overwrite: FlagCreatePairsOff[bool] = False
+    json: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    quiet: FlagCreatePairsOff[bool] = False
+
+
+def hyperparameter_flags(rule: type[Rule]) -> type:
+    """A dataclass of a rule's hyper-parameters but the loss, with the rule's own docstring."""
+    hints = typing.get_type_hints(rule)
+    flags = dataclasses.make_dataclass(
+        rule.__name__,
+        [
+            (
+                field.name,
+                hints[field.name],
+                dataclasses.field(default=field.default, default_factory=field.default_factory),
+            )
+            for field in dataclasses.fields(rule)
+            if field.name != "loss"
+        ],
+        kw_only=True,
+    )
+    flags.__doc__ = rule.__doc__
+    return flags
+
+
+def build_rule(rule: type[Rule], values: dict[str, Any], loss: str | None) -> Rule:
+    """The rule with these hyper-parameters, and its own loss unless another is named."""
+    return rule(**values, **({} if loss is None else {"loss": loss}))
+
+
+def parse_assignment(text: str) -> tuple[str, str, Any]:
+    """Read `RULE.NAME=VALUE` as a rule's name, a hyper-parameter's name, and a value of its type.
+
+    Raises:
+        ValueError: it has another form, or names a rule or a hyper-parameter that does not exist.
+    """
+    left, equals, value = text.partition("=")
+    rule, dot, name = left.partition(".")
+    if not (equals and dot):
+        raise ValueError(f"--set {text} must read RULE.NAME=VALUE, such as --set kolen-pollack.decay=0.001")
+    choose("rule", rule, RULES)
+    flags = hyperparameter_flags(RULES[rule])
+    name, names = name.replace("-", "_"), [field.name for field in dataclasses.fields(flags)]
+    if not names:
+        raise ValueError(f"--set {text}: {rule} has no hyper-parameters")
+    choose(f"hyper-parameter of {rule}", name, names)
+    parsed = tyro.cli(
+        flags, prog=f"--set {rule}.{name}", args=[f"--{name}", value], config=(tyro.conf.FlagConversionOff,)
+    )
+    return rule, name, getattr(parsed, name)

@@ -1,0 +1,248 @@
+"""From flags to what they name, checked before anything is compiled or written."""
+
+import dataclasses
+import functools
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from .. import nets
+from .._checks import choose, count
+from .._files import writable_folder
+from ..contract import Rule
+from ..data import Data, load
+from ..losses import LOSSES
+from ..nets import Chain
+from ..training import check
+from ._flags import Examples, Network, Output, Training
+from ._optimizers import default_rate, make_optimizer
+
+BUILDERS: dict[str, Callable[..., Chain]] = {
+    "lenet5": nets.lenet5,
+    "convnet": nets.convnet,
+    "resnet20": nets.resnet20,
+    "elman": nets.elman,
+}
+HIDDEN = 256  # units of the default network's hidden layer
+RESULTS = ("results.json", "report.html", "metrics.jsonl", "checkpoint.safetensors")
+
+
+def load_data(flags: Examples) -> Data:
+    """The data that the flags name."""
+    return load(
+        flags.data,
+        validation=flags.validation,
+        standardise=flags.standardise,
+        augmentation=flags.augment,
+        train_size=flags.train_size,
+    )
+
+
+# Networks --------------------------------------------------------------------------------------------
+
+
+def network(flags: Network, data: Data) -> functools.partial[Chain]:
+    """The function of a key that builds the network that the flags name, for these data.
+
+    Raises:
+        ValueError: no network has this name, its sizes do not fit the data, or it has no such option.
+    """
+    features, outputs = math.prod(data.shape), data.classes or data.train.y.shape[-1]
+    name = flags.net or f"{features}-{HIDDEN}-{outputs}"
+    if name[0].isdigit():
+        builder = functools.partial(nets.mlp, *_sizes(name, data.name, features, outputs))
+    else:
+        builder = functools.partial(BUILDERS[choose("net", name, BUILDERS)], **_sizes_of_images(name, data, outputs))
+    options = {"activation": flags.activation, "init": flags.init}
+    options = {option: value for option, value in options.items() if value is not None}
+    for option in options:
+        if option not in inspect.signature(builder).parameters:
+            raise ValueError(f"{option}={options[option]} is not an option of net={name}; leave it out")
+    return functools.partial(builder, **options)
+
+
+def name_of_network(flags: Network, build: functools.partial[Chain]) -> str:
+    """The network as `--net` names it, also where that was left out."""
+    return flags.net or "-".join(map(str, build.args))
+
+
+def _sizes(name: str, data: str, features: int, outputs: int) -> list[int]:
+    if not all(size.isdigit() for size in name.split("-")):
+        raise ValueError(
+            f"net={name} must be sizes joined by '-', such as 784-256-10, or one of: {', '.join(BUILDERS)}"
+        )
+    sizes = [int(size) for size in name.split("-")]
+    if len(sizes) < 2 or sizes[0] != features or sizes[-1] != outputs:
+        raise ValueError(
+            f"net={name} does not fit the data: an example of {data} has {features} numbers, and {outputs} outputs "
+            f"are asked for; pass net={features}-{HIDDEN}-{outputs} or other hidden sizes between the two"
+        )
+    return sizes
+
+
+def _sizes_of_images(name: str, data: Data, outputs: int) -> dict[str, Any]:
+    if len(data.shape) != 3 or (name == "lenet5" and (data.shape != (28, 28, 1) or outputs != 10)):
+        wanted = "28 x 28 grey images of 10 classes" if name == "lenet5" else "images"
+        raise ValueError(f"net={name} needs {wanted}, and an example of {data.name} has shape {data.shape}; pass sizes")
+    if name == "lenet5":
+        return {}
+    if name == "elman":  # reads an image row by row
+        return {"features": data.shape[1] * data.shape[2], "classes": outputs, "steps": data.shape[0]}
+    return {"input_shape": data.shape, "classes": outputs}
+
+
+# Runs ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What `fit` and `compare` are called with.
+
+    Args:
+        net: builds the network from a key.
+        data: the data.
+        optimizers: one a rule.
+        budget: epochs, batch size, seeds, patience.
+        settings: what to record besides.
+    """
+
+    net: functools.partial[Chain]
+    data: Data
+    optimizers: dict[str, optax.GradientTransformation]
+    budget: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def plan(
+    rules: Mapping[str, Rule],
+    net: Network,
+    examples: Examples,
+    training: Training,
+    rates: Mapping[str, float],
+    line: str,
+) -> Plan:
+    """Everything that the flags of a run name, checked for every rule before the first one is trained.
+
+    Raises:
+        ValueError: a flag is out of its range, or sizes do not fit.
+        TypeError: a rule cannot train this network.
+    """
+    extras = {"momentum": training.momentum, "weight_decay": training.weight_decay}
+    budget = {name: getattr(training, name) for name in ("epochs", "batch_size", "seeds", "patience")}
+    count("seeds", budget["seeds"])
+    optimizers = {name: make_optimizer(training.optimizer, rate, **extras) for name, rate in rates.items()}
+    data = load_data(examples)
+    build = network(net, data)
+    model = build(key=jax.random.key(0))
+    for rule in rules.values():
+        check(rule, model, data, **{name: value for name, value in budget.items() if name != "seeds"})
+
+    options = inspect.signature(build).parameters
+    losses = {kind: name for name, kind in LOSSES.items()}
+    settings = {
+        "command": line,
+        "net": name_of_network(net, build),
+        **{name: options[name].default for name in ("activation", "init") if name in options},
+        "loss": _one_or_each({name: losses[type(rule.loss)] for name, rule in rules.items()}),
+        "optimizer": training.optimizer,
+        "learning_rate": _one_or_each(rates),
+        **{name: value for name, value in extras.items() if value is not None},
+        "train_size": len(data.train),
+        "standardise": examples.standardise,
+        "augment": list(examples.augment),
+    }
+    return Plan(build, data, optimizers, budget, settings)
+
+
+def learning_rates(texts: tuple[str, ...], rules: Mapping[str, Rule], optimizer: str) -> dict[str, float]:
+    """The learning rate of every rule from `0.1 node-perturbation=0.001`: one for all, and exceptions.
+
+    Raises:
+        ValueError: something is not a number, or names no rule of this run.
+    """
+    common, own = default_rate(optimizer), {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        try:
+            rate = float(value)
+        except ValueError:
+            raise ValueError(f"learning_rate={text} must be a number, or RULE=NUMBER for one rule") from None
+        if equals:
+            own[choose("rule", name, rules)] = rate
+        else:
+            common = rate
+    return {name: own.get(name, common) for name in rules}
+
+
+def _one_or_each(values: Mapping[str, Any]) -> Any:
+    """The value if it is the same for all rules, else all of them by rule."""
+    different = set(values.values())
+    return different.pop() if len(different) == 1 else dict(values)
+
+
+# Folders ---------------------------------------------------------------------------------------------
+
+
+def prepare_output(flags: Output, default: Path, rules: Mapping[str, Rule] | None = None) -> Path:
+    """The folder for results, made sure of.
+
+    Args:
+        flags: the flags.
+        default: the folder where none is named.
+        rules: for a comparison, its rules: each has a folder below. None for a single run.
+
+    Raises:
+        ValueError: it holds results that this run would replace, or cannot be written to.
+    """
+    out = flags.out or default
+    if flags.resume and flags.overwrite:
+        raise ValueError("--resume goes on with old results, --overwrite replaces them; pass one of the two")
+    old = [path for folder in (out, *(out / name for name in rules or ())) for path in _results(folder)]
+    if flags.resume:
+        _refuse_others(out, rules)
+    elif old and not flags.overwrite:
+        raise ValueError(
+            f"{out} holds results already; pass --resume to go on with them, --overwrite to replace them, "
+            "or another --out"
+        )
+    if flags.json is not None:
+        if flags.json.is_dir():
+            raise ValueError(f"--json {flags.json} is a folder; pass the name of a file")
+        writable_folder("json", flags.json.parent)
+    writable_folder("out", out)
+    if flags.overwrite:
+        for path in old:
+            path.unlink()
+    return out
+
+
+def _results(folder: Path) -> list[Path]:
+    return [folder / name for name in RESULTS if (folder / name).exists()]
+
+
+def _refuse_others(out: Path, rules: Mapping[str, Rule] | None) -> None:
+    """Refuse to resume into the results of another command, which would be replaced."""
+    path = out / "results.json"
+    if not path.exists():
+        return
+    single = (out / "metrics.jsonl").exists()  # a comparison has them one folder below
+    if single != (rules is None):
+        other = "train" if single else "compare"
+        raise ValueError(f"{out} holds the results of anyprop {other}; pass another --out")
+    lost = set() if rules is None else set(_recorded_rules(path)) - set(rules)
+    if lost:
+        names = ", ".join(sorted(lost))
+        raise ValueError(f"{out} also holds the results of {names}; name them, too, or pass another --out")
+
+
+def _recorded_rules(path: Path) -> list[str]:
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["settings"]["rules"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged; move it away, or pass another --out") from error

@@ -1,0 +1,228 @@
+"""What each command prints and writes."""
+
+import functools
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import anyprop as ap
+from anyprop.cli import _setup, main
+from anyprop.cli._flags import Examples, Network
+from anyprop.cli._train import TrainTraining
+from anyprop.reproductions import Claim, Options, Reproduction
+from anyprop.rules import RULES
+
+TINY = "--data small.npz --epochs 1 --net 784-8-10"
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_version(run):
+    assert run("--version") == (0, f"anyprop {version('anyprop')}\n", "")
+
+
+def test_help_names_every_command(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    for command in ("rules", "train", "compare", "data", "bench", "reproduce"):
+        assert f"• {command} " in out
+
+
+def test_rules_lists_every_rule(run, tmp_path):
+    status, out, _ = run("rules --json rules.json")
+    assert status == 0
+    listed = read(tmp_path / "rules.json")
+    assert [record["name"] for record in listed] == list(RULES)
+    for record, rule in zip(listed, RULES.values(), strict=True):
+        assert record["name"] in out
+        assert record["dossier"] == list(rule.card.dossier)
+        assert {"name", "family", "needs", "source", "dossier"} <= set(record)
+    kolen = next(record for record in listed if record["name"] == "kolen-pollack")
+    assert (kolen["family"], kolen["needs"], kolen["title"]) == ("feedback", "a chain", "Kolen-Pollack")
+
+
+@pytest.mark.parametrize("command", ["--help", "rules"])
+def test_answers_without_the_heavy_imports(command):
+    code = (
+        "import sys; from anyprop.cli import main\n"
+        f"try: main([{command!r}])\n"
+        "except SystemExit: pass\n"
+        "assert not {'matplotlib', 'diffrax', 'pandas', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_hyper_parameter_is_a_flag_with_the_help_of_the_docstring(run, rule):
+    status, out, _ = run(f"train {rule} --help")
+    assert status == 0
+    words = " ".join(out.replace("│", " ").split())
+    for name, value in ap.contract.hyperparameters(RULES[rule]()).items():
+        if name != "loss":
+            flag = name.replace("_", "-")
+            assert f"--{flag} " in words or f"--{flag}, --no-{flag}" in words
+            assert f"(default: {value})" in words
+    assert "--learning-rate FLOAT" in words
+
+
+def test_help_of_kolen_pollack(run):
+    words = " ".join(run("train kolen-pollack --help").out.replace("│", " ").split())
+    assert "--decay FLOAT lambda, weight decay of W and B, 0 or more." in words
+    words = " ".join(run("train sign-symmetry --help").out.replace("│", " ").split())
+    assert "--variant {uSF,brSF,frSF}" in words
+
+
+def test_train_writes_results_and_a_table(run, tmp_path):
+    flags = "--decay 0.01 --optimizer momentum --momentum 0.5 --learning-rate 0.05 --json all.json"
+    line = f"train kolen-pollack {TINY} {flags}"
+    status, out, err = run(line)
+    assert status == 0, err
+    assert "kolen-pollack" in out
+    assert "runs/train-kolen-pollack/results.json" in err
+    results = read(tmp_path / "runs/train-kolen-pollack/results.json")
+    assert results == read(tmp_path / "all.json")
+    settings = results["settings"]
+    assert settings["command"] == f"anyprop {line}"
+    recorded = {name: settings[name] for name in ("net", "activation", "loss", "optimizer", "learning_rate")}
+    assert recorded == {
+        "net": "784-8-10",
+        "activation": "tanh",
+        "loss": "cross-entropy",
+        "optimizer": "momentum",
+        "learning_rate": 0.05,
+    }
+    assert settings["rules"]["kolen-pollack"]["decay"] == 0.01
+    (only,) = results["runs"]
+    assert (only["rule"], only["seed"]) == ("kolen-pollack", 0)
+    last = only["epochs"][-1]
+    assert last["epoch"] == 1
+    assert 0 < last["test_error"] < 1
+    assert {"train_loss", "test_loss", "seconds"} <= set(last)
+
+    data, net = ap.data.load(tmp_path / "small.npz"), functools.partial(ap.nets.mlp, 784, 8, 10)
+    own = ap.fit(
+        ap.KolenPollack(decay=0.01), net, data, optimizer=optax.sgd(0.05, momentum=0.5), epochs=1, progress=False
+    )
+    assert last["test_loss"] == own.results["runs"][0]["epochs"][-1]["test_loss"]
+
+
+def test_compare_gives_each_rule_its_own_rate_and_hyper_parameters(run, tmp_path):
+    status, out, err = run(
+        f"compare kolen-pollack sign-symmetry {TINY} --seeds 2 --learning-rate 0.01 kolen-pollack=0.002 "
+        "--set kolen-pollack.decay=0.5 --set sign-symmetry.exact-output=True --set sign-symmetry.variant=frSF"
+    )
+    assert status == 0, err
+    results = read(tmp_path / "runs/compare/results.json")
+    rules = results["settings"]["rules"]
+    assert rules["kolen-pollack"]["decay"] == 0.5
+    assert rules["sign-symmetry"]["exact_output"] is True
+    assert rules["sign-symmetry"]["variant"] == "frSF"
+    rates = {"kolen-pollack": 0.002, "sign-symmetry": 0.01}
+    assert results["settings"]["learning_rate"] == rates
+    assert [(r["rule"], r["seed"]) for r in results["runs"]] == [(rule, seed) for rule in rates for seed in (0, 1)]
+    assert all(rule in out for rule in rates)
+    assert (tmp_path / "runs/compare/report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_quiet_prints_nothing(run):
+    assert run(f"train backprop {TINY} --quiet") == (0, "", "")
+
+
+def plan(data, **network):
+    flags = Network(**network), Examples(data=str(data)), TrainTraining()
+    return _setup.plan({"backprop": ap.Backprop()}, *flags, {"backprop": 0.1}, "anyprop train backprop")
+
+
+def test_a_network_by_name_and_its_options(run, tmp_path):
+    del run  # only for the data that it lays out
+    made = plan(tmp_path / "small.npz", net="elman", activation="sigmoid")
+    assert made.net(key=jax.random.key(0)).input_shape == (28, 28)
+    assert (made.settings["net"], made.settings["activation"]) == ("elman", "sigmoid")
+    assert "init" not in made.settings
+
+
+def test_the_default_network_fits_the_data(tmp_path):
+    arrays = {f"x_{split}": np.ones((200, 3), "float32") for split in ("train", "test")}
+    np.savez(tmp_path / "own.npz", **arrays, y_train=np.arange(200) % 4, y_test=np.arange(200) % 4)
+    made = plan(tmp_path / "own.npz")
+    assert made.net(key=jax.random.key(0)).input_shape == (3,)
+    assert made.settings["net"] == "3-256-4"
+
+
+def test_bench(run, tmp_path):
+    status, out, err = run(
+        "bench weight-perturbation reinforce --data small.npz --net 784-8-10 --batch-size 20 --rounds 3 --json b.json"
+    )
+    assert status == 0, err
+    results = read(tmp_path / "b.json")
+    assert set(results["rules"]) == {"backprop", "weight-perturbation"}
+    assert results["rules"]["backprop"]["ratio_to_backprop"] == 1
+    assert results["rules"]["weight-perturbation"]["steps_per_second"] > 0
+    assert "--activation sigmoid" in results["skipped"]["reinforce"]
+    assert "sigmoid" in out
+
+
+def test_a_slower_rule_has_a_ratio_below_one(run, tmp_path):
+    line = "bench finite-differences --data small.npz --net 784-1-10 --batch-size 10 --rounds 3 --json b.json --quiet"
+    assert run(line).status == 0
+    assert read(tmp_path / "b.json")["rules"]["finite-differences"]["ratio_to_backprop"] < 0.5
+
+
+def test_data_commands(run):
+    assert "in the package" in run("data list").out
+    assert run("data where mnist").out.startswith("found")
+    status, out, _ = run("data verify mnist")
+    assert (status, out[:2]) == (0, "ok")
+    assert run("data fetch mnist").status == 0
+
+
+def test_data_verify_reports_an_altered_file(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANYPROP_DATA", str(tmp_path))
+    (tmp_path / "cifar100").mkdir()
+    (tmp_path / "cifar100/cifar-100-binary.tar.gz").write_bytes(b"not that")
+    status, out, _ = run("data verify cifar100")
+    assert (status, out[:3]) == (1, "BAD")
+
+
+def test_reproduce(run, tmp_path, monkeypatch):
+    seen = []
+
+    def experiment(options: Options):
+        seen.append(options)
+        return {"test error": [2.0, 2.2]}, {"note": "tiny"}
+
+    claim = Claim("test error", 2.16, "%", 0.3, "paper")
+    fake = Reproduction("tiny", "A tiny one", ("nobody2000",), (claim,), 1.0, experiment)
+    monkeypatch.setitem(ap.cli._reproduce.REPRODUCTIONS, "tiny", fake)
+    assert "tiny" in run("reproduce list").out
+    status, out, err = run("reproduce run tiny --out r --epochs 2")
+    assert status == 0, err
+    assert "2.16 %" in out
+    assert "2.1 ± 0.14 %" in out
+    assert read(tmp_path / "r/result.json")["claims"][0]["reproduced"] is True
+    assert (seen[0].epochs, seen[0].seeds, seen[0].resume) == (2, None, False)
+    again = run("reproduce run tiny --out r")
+    assert again.status == 2
+    assert "--resume" in again.err
+    assert run("reproduce run tiny --out r --resume").status == 0
+    assert seen[-1].resume
+
+
+def test_an_interrupt_says_how_to_go_on(run, monkeypatch, capsys):
+    del run  # only for the folder and the data
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("anyprop.cli._train.fit", interrupted)
+    assert main(["train", "backprop", *TINY.split(), "--out", "two words", "--overwrite"]) == 130
+    expected = f"go on with: anyprop train backprop {TINY} --out 'two words' --resume"
+    assert expected in capsys.readouterr().err

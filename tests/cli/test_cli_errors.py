@@ -1,0 +1,119 @@
+"""What a user can get wrong: one clear line, exit status 2, and nothing written."""
+
+import json
+
+import pytest
+
+TINY = "--data small.npz --epochs 1 --net 784-8-10"
+
+WRONG = {
+    "train kolen-polak": "kolen-pollack",
+    "train backprop --data mnits": "--data mnits is unknown; pass one of: mnist",
+    "train backprop --data missing.npz": "missing.npz",
+    "train backprop --net 784-8-11": "pass --net 784-256-10",
+    "train backprop --net 700-8-10": "784",
+    "train backprop --net 784-x-10": "sizes joined by '-'",
+    "train backprop --net 784-0-10": "sizes",
+    "train backprop --net lenet6": "lenet5",
+    "train backprop --net resnet20 --init zeros": "--init zeros is not an option of --net resnet20",
+    "train backprop --activation thanh": "tanh",
+    "train backprop --loss cross": "cross-entropy",
+    "train backprop --optimizer adamm": "adam",
+    "train backprop --momentum 0.9": "--optimizer momentum",
+    "train backprop --optimizer momentum --momentum 1.5": "momentum",
+    "train backprop --learning-rate 0": "learning_rate must be",
+    "train backprop --learning-rate -1": "learning_rate must be",
+    "train backprop --epochs 0": "epochs",
+    "train backprop --seeds 0": "seeds",
+    "train backprop --patience 2": "--validation",
+    "train backprop --validation 60000": "validation",
+    "train backprop --augment flop": "flip",
+    f"train backprop {TINY} --batch-size 301": "--batch-size 301 is more than the 300 training examples",
+    f"train backprop {TINY} --resume --overwrite": "one of the two",
+    f"train backprop {TINY} --out file": "--out file is not a folder",
+    f"train backprop {TINY} --json file/x.json": "is not a folder",
+    f"train straight-through {TINY}": "--activation sign",
+    f"train reinforce {TINY}": "--activation sigmoid, or pass --units gaussian",
+    f"train real-time-recurrent-learning {TINY}": "pass --net elman",
+    f"train newton {TINY}": "parameters",
+    f"train kolen-pollack --decay -1 {TINY}": "decay must be",
+    f"compare backprop straight-through {TINY}": "StraightThrough",
+    "compare backprop backprop": "only once",
+    "compare": "names of rules",
+    "compare backprop --learning-rate x": "--learning-rate x must be a number",
+    "compare backprop --learning-rate kolen-pollack=0.1": "backprop",
+    "compare backprop --set backprop.x=1": "no hyper-parameters",
+    "compare kolen-pollack --set kolen-pollack.dekay=1": "decay",
+    "compare kolen-pollack --set decay=1": "RULE.NAME=VALUE",
+    "compare backprop --set kolen-pollack.decay=1": "backprop",
+    "bench kolen-polak": "kolen-pollack",
+    "bench --rounds 0": "rounds",
+    "data fetch mnits": "mnist",
+    "reproduce run nothing-like-it": "reproduction",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_one_line_and_nothing_written(run, tmp_path, line):
+    (tmp_path / "file").write_text("mine")
+    status, out, err = run(line)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert WRONG[line] in err
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "small.npz"}
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "line", ["", "trian", "train", "train backprop --epohs 2", "train kolen-pollack --decay x", "data"]
+)
+def test_the_parser_refuses(run, line):
+    assert run(line).status == 2
+
+
+def test_debug_shows_the_traceback(run, monkeypatch):
+    monkeypatch.setenv("ANYPROP_DEBUG", "1")
+    with pytest.raises(ValueError, match="kolen-pollack"):
+        run("train kolen-polak")
+
+
+def test_divergence(run):
+    line = f"train backprop {TINY} --optimizer sgd --learning-rate 1e30 --loss squared-error"
+    status, _, err = run(line)
+    assert status == 1
+    assert "error: the loss of backprop (seed 0) became" in err
+
+
+def test_results_are_never_replaced_unasked(run, tmp_path):
+    line = f"train backprop {TINY} --quiet --out r"
+    assert run(line).status == 0
+    before = (tmp_path / "r/results.json").read_bytes()
+    again = run(line)
+    assert again.status == 2
+    assert "--resume to go on" in again.err
+    assert "--overwrite" in again.err
+    assert (tmp_path / "r/results.json").read_bytes() == before
+
+    other = run(f"{line} --learning-rate 0.1 --resume")
+    assert other.status == 2
+    assert "another optimizer" in other.err
+    assert (tmp_path / "r/results.json").read_bytes() == before
+
+    assert run(f"{line} --learning-rate 0.1 --overwrite").status == 0
+    assert json.loads((tmp_path / "r/results.json").read_text())["settings"]["learning_rate"] == 0.1
+
+
+def test_resume_does_not_mix_commands_or_lose_a_rule(run, tmp_path):
+    for folder in ("compared", "trained"):
+        (tmp_path / folder).mkdir()
+        record = {"settings": {"rules": {"backprop": {}, "feedback-alignment": {}}}}
+        (tmp_path / folder / "results.json").write_text(json.dumps(record))
+    (tmp_path / "trained/metrics.jsonl").touch()
+
+    assert "anyprop compare" in run(f"train backprop {TINY} --out compared --resume").err
+    assert "anyprop train" in run(f"compare backprop {TINY} --out trained --resume").err
+    assert "results of feedback-alignment" in run(f"compare backprop {TINY} --out compared --resume").err
+    assert "damaged" not in run(f"compare backprop {TINY} --out compared --resume").err
+    (tmp_path / "compared/results.json").write_text("{")
+    assert "damaged" in run(f"compare backprop {TINY} --out compared --resume").err
