@@ -1,8 +1,19 @@
-"""Fixtures of the whole suite; several fake CPU devices, so that nothing relies on there being one."""
+"""Fixtures of the whole suite; several fake CPU devices, so that nothing relies on there being one.
+
+The networks here are tiny, so nearly all the time goes into compiling them: LLVM is told to spend little.
+What XLA itself does (fusion, common subexpressions) is as in production.
+"""
 
 import os
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=4",
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
 
 import jax
 import pytest

@@ -324,7 +324,7 @@ def test_training_measures_what_it_says():
         training = subject.training
         learner, batch = subject.learner(2), subject.examples()
         loss, _, gradient = exact_gradient(subject.rule.loss, learner.model, batch)
-        first = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient.stages[0])))
+        first = float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient.stages[0]))))
     np.testing.assert_allclose(training.losses[:, 2, 0], loss, rtol=1e-6)
     np.testing.assert_allclose(training.gradients["1 Dense"][:, 2, 0], first, rtol=1e-6)
     np.testing.assert_allclose(training.moves["1 Dense"][:, 2, 0], 3 * first, rtol=1e-6)

@@ -10,7 +10,7 @@ change how the layer behaves (`Wiring`) without writing any layer again.
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -21,6 +21,7 @@ from ._activations import Activation, activation
 from ._initialisers import Initialiser, initialiser
 
 Model = TypeVar("Model")
+AStage = TypeVar("AStage", bound="Stage")
 
 
 class Trace(NamedTuple):
@@ -42,7 +43,7 @@ class Stage(eqx.Module):
         """Return the output and what every site inside did, in the order of `sites`."""
         return self(h), ()
 
-    def redraw(self, key: Key[Array, ""]) -> Self:
+    def redraw(self: AStage, key: Key[Array, ""]) -> AStage:
         """Return the same stage with weights drawn anew from its own initialisers."""
         own = sites(self)
         fresh = [site.redraw(k) for site, k in zip(own, jax.random.split(key, max(len(own), 1)), strict=False)]
@@ -102,7 +103,7 @@ class Affine(Site):
     activation: Activation = eqx.field(static=True)
     init: Initialiser = eqx.field(static=True)
 
-    def redraw(self, key: Key[Array, ""]) -> Self:
+    def redraw(self, key: Key[Array, ""]) -> "Affine":
         """Return the same site with a fresh weight and a zero bias."""
         weight = self.init(key, self.weight.shape).astype(self.weight.dtype)
         bias = None if self.bias is None else jnp.zeros_like(self.bias)
@@ -265,10 +266,10 @@ class Norm(Site):
         """(h, scale, offset) -> scale (h - mean) / sd + offset."""
         return _Normalise(self.groups)
 
-    def redraw(self, key: Key[Array, ""]) -> Self:
+    def redraw(self, key: Key[Array, ""]) -> "Norm":
         """Return the same site with scale one and offset zero."""
         del key
-        return type(self)(self.weight.shape[0], groups=self.groups, activation=self.activation)
+        return Norm(self.weight.shape[0], groups=self.groups, activation=self.activation)
 
 
 class Activate(Stage):

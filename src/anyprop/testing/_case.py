@@ -76,9 +76,13 @@ class Case:
         key_model, key_rule = jax.random.split(jax.random.key(seed))
         weights, rest = eqx.partition(self.model(key_model, depth), eqx.is_inexact_array)
         model = eqx.combine(jax.tree.map(lambda w: scale * w, weights), rest)
+        return self.init(model, key_rule, rule or self.rule)
+
+    def init(self, model: PyTree, key: Key[Array, ""], rule: Rule) -> Learner:
+        """What `rule.init` makes of a model, told of the data as training tells it."""
         batch = self.batch(jax.random.key(0), model)
         x, y = (jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in (batch.x, batch.y))
-        return (rule or self.rule).init(model, data=DataInfo(len(batch.x), x, y), key=key_rule)
+        return rule.init(model, data=DataInfo(len(batch.x), x, y), key=key)
 
     def examples(self, seed: int = 0) -> Batch:
         """A batch for `learner()`."""

@@ -4,7 +4,6 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PyTree
 
-from ..contract import Batch
 from ._case import Case, compiled, require, require_equal, stack, step
 
 
@@ -25,16 +24,19 @@ def keys_are_used_once(case: Case) -> None:
     Guards against noise that is the same where it should be independent. Two `fold_in` with the same
     number are not seen.
     """
-    arrays, static = eqx.partition(case.learner(), eqx.is_array)
-    batch = case.examples()
+    learner, batch = case.learner(), case.examples()
+    key = jax.random.key(1)
 
-    def credit(arrays: PyTree, batch: Batch, key: Array) -> PyTree:
-        return eqx.filter(case.rule.credit(eqx.combine(arrays, static), batch, key=key), eqx.is_array)
+    def init(key: Array) -> PyTree:
+        return eqx.filter(case.init(learner.model, key, case.rule), eqx.is_array)
+
+    def credit(key: Array) -> PyTree:
+        return eqx.filter(case.rule.credit(learner, batch, key=key), eqx.is_array)
 
     try:
         with jax.debug_key_reuse(True):
-            case.learner()
-            jax.jit(credit).lower(arrays, batch, jax.random.key(1))
+            jax.jit(init).lower(key)
+            jax.jit(credit).lower(key)
     except jax.errors.KeyReuseError as error:
         raise AssertionError(f"a random key is used twice: {error}") from error
 

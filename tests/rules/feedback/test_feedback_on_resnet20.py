@@ -22,7 +22,7 @@ def model():
             return jnp.ones(leaf.shape)
         return jnp.asarray(rng.normal(size=leaf.shape) * np.prod(leaf.shape[:-1]) ** -0.5, leaf.dtype)
 
-    return jax.tree.map(fill, eqx.filter_eval_shape(resnet20, width=4, key=jax.random.key(0)))
+    return jax.tree.map(fill, eqx.filter_eval_shape(resnet20, key=jax.random.key(0)))
 
 
 @pytest.mark.parametrize("name", feedback.__all__)
@@ -36,4 +36,4 @@ def test_a_step_changes_every_parameter(name, model):
     later = learner.apply(updates, credit.memory)
     for old, new in zip(jax.tree.leaves(learner.params), jax.tree.leaves(later.params), strict=True):
         assert jnp.all(jnp.isfinite(new))
-        assert not jnp.array_equal(old, new)
+        assert jnp.max(jnp.abs(new - old)) > 1e-5  # more than rounding: one step moves them by 1e-4 to 1

@@ -45,7 +45,9 @@ class IndirectFeedbackAlignment(Rule):
     """Indirect feedback alignment: the first layer alone gets the output error, the network carries it up.
 
     Use it to ask how little feedback a network needs: one random matrix, whatever the depth. It costs about
-    what backprop costs. The last layer learns from its own exact error.
+    what backprop costs. The last layer learns from its own exact error. A normalisation takes out of the
+    passing error whatever would move its own scale and offset: where a group is one channel and no activation
+    follows, these do not learn.
 
     Its feedback weight joins outputs and the first layer, so it corresponds to no forward weight and
     `feedback_weights` is None.
