@@ -19,8 +19,8 @@ def rules() -> str:
     rows = ["| rule | on the command line | family | trains | local | exact limit |", "|---|---|---|---|---|---|"]
     for name, rule in RULES.items():
         card = rule.card
-        local = "yes" if card.local else "no"
-        rows.append(f"| {card.name} | `{name}` | {card.family} | {card.needs} | {local} | {card.limit} |")
+        local, limit = "yes" if card.local else "no", card.limit.replace("|", "\\|")
+        rows.append(f"| {card.name} | `{name}` | {card.family} | {card.needs} | {local} | {limit} |")
     return "\n".join(rows)
 
 

@@ -7,15 +7,14 @@ import jax.numpy as jnp
 import pytest
 
 import anyprop as ap
-from anyprop.nets import Chain, Dense
-from anyprop.nets._spiking import SpikingNetwork
+from anyprop.nets import Chain, Dense, SpikingNetwork
 from anyprop.rules import RULES
 from anyprop.testing import CHECKS, Inapplicable, check
 from anyprop.testing._case import Case, case, small_mlp
 
 
 def tiny(key, depth):
-    """Few enough parameters for a Hessian at every step."""
+    """Few enough parameters for what costs as much for each of them as others cost for all."""
     return ap.nets.mlp(4, *[3] * (depth - 1), 3, key=key)
 
 
@@ -42,9 +41,10 @@ def rates(key, model):
 SPECIAL = {
     "actor-critic": {"model": partial(small_mlp, activation="sigmoid")},
     "conductance-perturbation": {"model": spiking, "batch": rates, "depths": (1, 2, 4)},
-    "natural-gradient": {"model": tiny, "depths": (1, 2, 4)},
+    "finite-differences": {"model": tiny},
+    "natural-gradient": {"model": tiny},
     # Without damping it goes to the nearest stationary point, whatever that is, as its docstring says.
-    "newton": {"rule": ap.rules.exact.Newton(damping=0.1, saddle_free=True), "model": tiny, "depths": (1, 2, 4)},
+    "newton": {"rule": ap.rules.exact.Newton(damping=0.1, saddle_free=True), "model": tiny},
     "reinforce": {"model": partial(small_mlp, activation="sigmoid")},
     "straight-through": {"model": hard_and_sampled, "depths": (2, 4, 8)},
 }

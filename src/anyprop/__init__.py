@@ -6,7 +6,7 @@
 Every rule is here by its class name (`ap.Backprop`, `ap.KolenPollack`, ...); `ap.rules.RULES` lists them.
 """
 
-from . import data, diagnose, losses, nets, report, rules, training
+from . import data, diagnose, losses, nets, report, rules, testing, training
 from ._citations import citation
 from .contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from .rules.exact import *  # noqa: F403
@@ -35,5 +35,6 @@ __all__ = [
     "nets",
     "report",
     "rules",
+    "testing",
     "training",
 ]

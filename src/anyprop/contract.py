@@ -180,7 +180,7 @@ class Rule(eqx.Module):
         """
 
     def feedback_weights(self, learner: Learner) -> list[Float[Array, "..."]] | None:
-        """The weights that carry errors down, one for each of `nets.affines(model)`; None if there are none."""
+        """The weights that carry errors down, one for each of `nets.affines_above_first(model)`, or None."""
         del learner
         return None
 

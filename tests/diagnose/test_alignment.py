@@ -97,8 +97,7 @@ def test_averaging_draws_brings_a_noisy_update_nearer(key):
 def test_feedback_angles(key):
     net, _ = problem(5, 4, 4, 3)
     rule = ap.FeedbackAlignment()
-    learner = rule.init(net, key=key)
-    aligned = ap.Learner(net, memory=[learner.memory[0], 2 * net.stages[1].weight, -net.stages[2].weight])
+    aligned = ap.Learner(net, memory=[2 * net.stages[1].weight, -net.stages[2].weight])
     angles = feedback_alignment_angles(rule, aligned)
     assert list(angles) == ["2 Dense", "3 Dense"]
     np.testing.assert_allclose(list(angles.values()), [0, 180], atol=1e-3)

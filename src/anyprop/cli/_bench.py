@@ -14,10 +14,11 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from .._checks import count
 from .._files import writable_folder, write_json
 from .._versions import versions
-from ..contract import Batch, DataInfo, Learner, Rule
+from ..contract import Batch, Learner, Rule
 from ..diagnose import bench
 from ..nets import Chain
 from ..rules import RULES, find
+from ..training import describe
 from ._cache import cache_compilations
 from ._console import stdout
 from ._flags import Examples, Network, build_rule
@@ -69,11 +70,6 @@ class Bench:
             raise ValueError(f"batch_size={self.batch_size} is more than the {len(data.train)} training examples")
         x, y = data.train.x[: self.batch_size], data.train.y[: self.batch_size]
         batch = Batch(data.transform(x), jnp.asarray(y), jnp.arange(self.batch_size))
-        info = DataInfo(
-            len(data.train),
-            jax.ShapeDtypeStruct(batch.x.shape[1:], batch.x.dtype),
-            jax.ShapeDtypeStruct(batch.y.shape[1:], batch.y.dtype),
-        )
         contestants: dict[str, tuple[Rule, Learner]] = {}
         skipped: dict[str, str] = {}
         for name, kind in kinds.items():
@@ -82,14 +78,10 @@ class Bench:
                 continue
             try:
                 rule = build_rule(kind, {}, self.network.loss)
-                contestants[name] = rule, rule.init(model, data=info, key=jax.random.key(1))
+                contestants[name] = rule, rule.init(model, data=describe(data), key=jax.random.key(1))
             except (TypeError, ValueError) as error:
                 skipped[name] = in_flags(str(error), self)
-        rates: dict[str, dict[str, Any]] = {}
-        for name, cost in bench(contestants, batch, key=jax.random.key(2), rounds=self.rounds).items():
-            # Measured as time over backprop's time; told as rate over backprop's rate, as reports do.
-            slower = cost["ratio_to_backprop"]
-            rates[name] = {**cost, "ratio_to_backprop": None if slower is None else 1 / slower}
+        rates: dict[str, dict[str, Any]] = bench(contestants, batch, key=jax.random.key(2), rounds=self.rounds)
         if self.json is not None:
             settings = {
                 "command": line,

@@ -3,7 +3,7 @@
 from jaxtyping import Array, Float, Key
 
 from ..contract import Batch, Learner, Rule, exact_gradient
-from ..nets import affines, sites
+from ..nets import affines_above_first, sites
 from ._estimate import mean_update
 from ._layers import angle, by_layer, site_names
 
@@ -48,5 +48,5 @@ def feedback_alignment_angles(rule: Rule, learner: Learner) -> dict[str, Float[A
     if feedback is None:
         return {}
     names = dict(zip(map(id, sites(learner.model)), site_names(learner.model), strict=True))
-    pairs = list(zip(affines(learner.model), feedback, strict=True))[1:]
+    pairs = zip(affines_above_first(learner.model), feedback, strict=True)
     return {names[id(site)]: angle(b.ravel(), site.weight.ravel()) for site, b in pairs if b.shape == site.weight.shape}

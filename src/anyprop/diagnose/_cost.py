@@ -72,8 +72,8 @@ def bench(
         rounds: number of rounds.
 
     Returns:
-        By name: `steps_per_second` (median over rounds), `ratio_to_backprop` (median over rounds of a
-        step's time in units of backprop's in the same round; None if no contestant is a `Backprop`),
+        By name: `steps_per_second` (median over rounds), `ratio_to_backprop` (its rate over backprop's,
+        median over rounds: 0.5 is half as fast; None if no contestant is a `Backprop`),
         `flops` and `bytes` as in `Cost`.
 
     Raises:
@@ -91,7 +91,7 @@ def bench(
             **dataclasses.asdict(step.cost(seconds[name])),
             "ratio_to_backprop": None
             if baseline is None
-            else statistics.median(own / base for own, base in zip(seconds[name], baseline, strict=True)),
+            else statistics.median(base / own for own, base in zip(seconds[name], baseline, strict=True)),
         }
         for name, step in steps.items()
     }

@@ -356,6 +356,14 @@ def affines(model: PyTree) -> list[Affine]:
     return [site for site in sites(model) if isinstance(site, Affine)]
 
 
+def affines_above_first(model: PyTree) -> list[Affine]:
+    """Every dense and convolutional site but a first one: those through which an error has to come down.
+
+    Below the first site there is only x, and nothing learns from an error there.
+    """
+    return [site for site in sites(model)[1:] if isinstance(site, Affine)]
+
+
 def replace_sites(model: Model, new: Sequence[PyTree]) -> Model:
     """Return `model` with its sites, in the order of `sites`, replaced by `new`."""
     nodes, treedef = jax.tree.flatten(model, is_leaf=_is_site)

@@ -152,7 +152,7 @@ def learning_time(method: str, seed: int, replicas: int = 16) -> float:
 
     with jax.enable_x64(True):
         before, after = eqx.filter_jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), replicas))
-    return float(steps / jnp.log(before.mean() / after.mean()))
+        return float(steps / jnp.log(before.mean() / after.mean()))
 
 
 REPRODUCTION = Reproduction(
@@ -163,7 +163,7 @@ REPRODUCTION = Reproduction(
         Claim("slope of log cosine against log n", -0.5, "", 0.02, "theory"),
         Claim(
             "learning time of node perturbation over the gradient's",
-            OUTPUTS + 2,
+            float(OUTPUTS + 2),
             "ratio",
             0.2 * (OUTPUTS + 2),
             "theory",

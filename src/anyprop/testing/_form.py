@@ -205,7 +205,7 @@ def _matters(case: Case, field: dataclasses.Field, context: dict[str, Any]) -> b
 @functools.cache
 def _two_steps(case: Case, rule: Rule) -> list[np.ndarray]:
     """All numbers of a fresh learner and of its first two steps; the second one sees what memory is for."""
-    learner, batch = case.learner(depth=2, rule=rule), case.examples()
+    learner, batch = case.learner(rule=rule), case.examples()
     seen: list[Any] = [learner]
     credit = compiled(lambda learner, key: rule.credit(learner, batch, key=key))
     for key in jax.random.split(jax.random.key(1)):

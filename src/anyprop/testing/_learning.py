@@ -109,8 +109,7 @@ def all_parameters_move(case: Case) -> None:
         raise Inapplicable("its network has one depth only")
     for depth in case.depths:
         learner = case.learner(depth=depth)
-        # Not compiled: nets that differ in depth only share every small operation.
-        credit = case.rule.credit(learner, case.examples(), key=jax.random.key(1))
+        credit = case.credit(learner, case.examples(), jax.random.key(1))
         after = jax.tree.leaves(step(learner, credit).params)
         for (path, old), new in zip(jax.tree_util.tree_flatten_with_path(learner.params)[0], after, strict=True):
             require(

@@ -4,6 +4,7 @@ from ._checkpoint import CheckpointError
 from ._compare import Comparison, compare
 from ._descend import Descent, descend
 from ._fit import Diverged, EpochEnd, Run, check, fit
+from ._program import describe
 from ._progress import Progress
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "check",
     "compare",
     "descend",
+    "describe",
     "fit",
 ]

@@ -172,7 +172,7 @@ def fit(
         "batch_size": batch_size,
         "seeds": seed_list,
         "patience": patience,
-        "rules": {name: {"name": rule.card.name, **hyperparameters(rule)}},
+        "rules": {name: hyperparameters(rule)},
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(models[0], eqx.is_inexact_array))),
         **(settings or {}),
     }

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from anyprop.contract import Batch, Learner
-from anyprop.nets import affines, mlp
+from anyprop.nets import affines, affines_above_first, mlp
 from anyprop.rules.exact import Backprop
 from anyprop.rules.feedback import SignSymmetry
 
@@ -41,7 +41,7 @@ def test_where_all_magnitudes_are_one_the_literal_rule_is_backprop(x64, batch, s
 def test_with_the_weights_own_magnitudes_fixed_feedback_is_backprop(x64, any_net, batch, same, run):
     key = jax.random.key(0)
     model = any_net(key)
-    learner = Learner(model, memory=[jnp.abs(s.weight) / glorot(s.weight) for s in affines(model)])
+    learner = Learner(model, memory=[jnp.abs(s.weight) / glorot(s.weight) for s in affines_above_first(model)])
     exact = run(Backprop(), learner, batch(model))
     same(run(SignSymmetry(variant="frSF"), learner, batch(model)).grads, exact.grads)
 
@@ -53,7 +53,7 @@ def test_feedback_has_the_signs_of_the_weights_also_after_they_change(variant, a
     flipped = with_weights(learner.model, [-s.weight for s in affines(learner.model)])
     for model in (learner.model, flipped):
         feedback = rule.feedback_weights(Learner(model, memory=learner.memory))
-        for B, site in zip(feedback, affines(model), strict=True):
+        for B, site in zip(feedback, affines_above_first(model), strict=True):
             assert jnp.array_equal(jnp.sign(B), jnp.sign(site.weight))
 
 
@@ -61,7 +61,7 @@ def test_feedback_has_the_signs_of_the_weights_also_after_they_change(variant, a
 def test_feedback_has_the_spread_of_glorots_weights(variant, key):
     model = mlp(60, 90, 40, init="glorot-normal", key=key)
     rule = SignSymmetry(variant=variant)
-    for B, site in zip(rule.feedback_weights(rule.init(model, key=key)), affines(model), strict=True):
+    for B, site in zip(rule.feedback_weights(rule.init(model, key=key)), affines_above_first(model), strict=True):
         expected = glorot(site.weight) * ((2 / np.pi) ** 0.5 if variant == "brSF" else 1.0)
         np.testing.assert_allclose(jnp.sqrt(jnp.mean(B**2)), expected, rtol=0.03)
 

@@ -59,7 +59,7 @@ class FeedbackAlignment(Rule):
         choose("init_feedback", self.init_feedback, INITIALISERS)
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
-        """Draw one fixed B for each weight."""
+        """Draw one fixed B for each weight above the first layer's."""
         del data
         feedback = draw_like(self.accept(model), initialiser(self.init_feedback), key)
         return Learner(model, memory=feedback)
@@ -71,5 +71,5 @@ class FeedbackAlignment(Rule):
         return Credit(loss, output, (update, None), learner.memory)
 
     def feedback_weights(self, learner: Learner) -> list[Float[Array, "..."]]:
-        """Return B; the first layer's carries no error, since nothing lies below it."""
+        """Return B."""
         return learner.memory

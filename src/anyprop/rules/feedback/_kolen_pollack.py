@@ -33,9 +33,6 @@ class KolenPollack(Rule):
     gradients also rescales the decay, differently in W and B: with Adam pass `decay=0` and let
     `optax.adamw(rate, weight_decay=...)` decay both, and W - B shrinks by 1 - rate * weight_decay a step.
 
-    The first layer's B carries no error, since nothing lies below it. It does approach W, but leave it out
-    when you count what is aligned.
-
     Args:
         decay: lambda, weight decay of W and B, 0 or more. Biases and normalisations do not decay. With 0, as
             in the published code, W - B stays as drawn, and the two align only as their common part grows.
@@ -72,7 +69,7 @@ class KolenPollack(Rule):
         choose("init_feedback", self.init_feedback, INITIALISERS)
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
-        """Draw one B for each weight, to be learned."""
+        """Draw one B for each weight above the first layer's, to be learned."""
         del data
         return Learner(self.accept(model), feedback=draw_like(model, initialiser(self.init_feedback), key))
 
@@ -81,11 +78,11 @@ class KolenPollack(Rule):
         del key
         model, feedback = learner.model, learner.feedback
         loss, output, update, increments = transported_gradient(self.loss, model, feedback, batch)
-        dW = [A + self.decay * site.weight for A, site in zip(increments, affines(model), strict=True)]
+        dW = [A.weight + self.decay * site.weight for A, site in zip(affines(update), affines(model), strict=True)]
         dB = [A + self.decay * B for A, B in zip(increments, feedback, strict=True)]
         update = eqx.tree_at(lambda model: [site.weight for site in affines(model)], update, dW)
         return Credit(loss, output, (update, dB), learner.memory)
 
     def feedback_weights(self, learner: Learner) -> list[Float[Array, "..."]]:
-        """Return B; the first layer's carries no error."""
+        """Return B."""
         return learner.feedback

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import choose
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
-from ...nets import affines
+from ...nets import affines_above_first
 from ._transport import draw_like, transported_gradient
 
 
@@ -94,11 +94,11 @@ class SignSymmetry(Rule):
         return [math.sqrt(2 / math.pi) * B for B in feedback] if self.variant == "brSF" else feedback
 
     def _feedback(self, model: PyTree, magnitudes: list[Array] | None) -> list[Array]:
-        weights = [site.weight for site in affines(model)]
+        weights = [site.weight for site in affines_above_first(model)]
         feedback = [self._scale(W) * jnp.sign(W) for W in weights]
         if magnitudes is not None:
             feedback = [R * B for R, B in zip(magnitudes, feedback, strict=True)]
-        return [*feedback[:-1], weights[-1]] if self.exact_output else feedback
+        return [*feedback[:-1], *weights[-1:]] if self.exact_output else feedback
 
     def _scale(self, weight: Array) -> float:
         # The last two axes of a dense or convolutional weight are (in, out).
@@ -107,5 +107,5 @@ class SignSymmetry(Rule):
 
 
 def _magnitudes(model: PyTree, key: Key[Array, ""]) -> list[Array]:
-    """|R|, R ~ N(0, 1), for each weight."""
+    """|R|, R ~ N(0, 1), for each weight that carries an error."""
     return draw_like(model, lambda key, shape: jnp.abs(jax.random.normal(key, shape)), key)

@@ -18,7 +18,8 @@ from jaxtyping import Array, Float, PyTree
 
 from ...contract import Batch, exact_gradient
 from ...losses import Loss
-from ...nets import Affine, Site, Wiring, affines, sites, wire
+from ...nets import Site, Wiring, affines_above_first, sites, wire
+from ._traces import above_first
 
 
 @partial(jax.custom_vjp[Array], nondiff_argnums=(0,))
@@ -66,7 +67,7 @@ def transported_gradient(
     Args:
         loss: the cost.
         model: the network.
-        feedback: one B for each of `affines(model)`.
+        feedback: one B for each of `affines_above_first(model)`.
         batch: examples.
 
     Returns:
@@ -74,14 +75,14 @@ def transported_gradient(
         the weights, again).
     """
     transports = iter(feedback)
-    wirings = [Transport(next(transports)) if isinstance(site, Affine) else None for site in sites(model)]
+    wirings = [Transport(next(transports)) if hears else None for hears in above_first(model)]
     value, output, wired = exact_gradient(loss, wire(model, wirings), batch)
-    increments = jax.tree.leaves([site.wiring for site in affines(wired)])
+    increments = jax.tree.leaves([site.wiring for site in sites(wired)])
     return value, output, wire(wired, [None] * len(wirings)), increments
 
 
 def draw_like(model: PyTree, init: Callable[..., Array], key: Array) -> list[Array]:
-    """One random B for each of `affines(model)`, drawn by `init(key, shape)`."""
-    weights = [site.weight for site in affines(model)]
+    """One random B for each of `affines_above_first(model)`, drawn by `init(key, shape)`."""
+    weights = [site.weight for site in affines_above_first(model)]
     keys = jax.random.split(key, len(weights))
     return [jnp.asarray(init(k, w.shape), w.dtype) for k, w in zip(keys, weights, strict=True)]

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
-from ...nets import INITIALISERS, Affine, Chain, initialiser, local_update, sites
+from ...nets import INITIALISERS, Chain, Site, initialiser, local_update, sites
 from ._traces import above_first, trace_shapes
 from ._transport import draw_like, transported_gradient
 
@@ -46,9 +46,6 @@ class WeightMirror(Rule):
     defaults; the smaller the fraction, the more noise is averaged and the closer B comes to W. The published
     setting is `feedback_rate=1.28, noise=0.1, decay=0, centre=False, initial_batches=468`; its rate of 0.01
     multiplied a sum over 128 examples.
-
-    The first layer's B carries no error, since nothing lies below it. It stays as drawn: leave it out when
-    you count what is aligned.
 
     Args:
         feedback_rate: eta_B, step of the feedback weights, above 0.
@@ -96,7 +93,7 @@ class WeightMirror(Rule):
         choose("init_feedback", self.init_feedback, INITIALISERS)
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
-        """Draw one B for each weight, and mirror `initial_batches` times."""
+        """Draw one B for each weight above the first layer's, and mirror `initial_batches` times."""
         del data
         key_draw, key_mirror = jax.random.split(key)
         feedback = draw_like(self.accept(model), initialiser(self.init_feedback), key_draw)
@@ -116,7 +113,7 @@ class WeightMirror(Rule):
         return Credit(loss, output, (update, None), memory)
 
     def feedback_weights(self, learner: Learner) -> list[Float[Array, "..."]]:
-        """Return B; the first layer's stays as drawn."""
+        """Return B."""
         return learner.memory
 
     def mirror(self, model: Chain, feedback: list[Array], examples: int, *, key: Key[Array, ""]) -> list[Array]:
@@ -124,24 +121,23 @@ class WeightMirror(Rule):
 
         Args:
             model: the network whose weights are mirrored.
-            feedback: one B for each of `nets.affines(model)`.
+            feedback: one B for each of `nets.affines_above_first(model)`.
             examples: noise examples in the batch.
             key: the noise comes from it.
         """
-        own, traces, above = sites(model), trace_shapes(model, examples), above_first(model)
         layers = [
-            (site, trace.input.shape, hears)
-            for site, trace, hears in zip(own, traces, above, strict=True)
-            if isinstance(site, Affine)
+            (site, trace.input.shape)
+            for site, trace, hears in zip(sites(model), trace_shapes(model, examples), above_first(model), strict=True)
+            if hears
         ]
         keys = jax.random.split(key, len(layers))
         forget = self.decay * self.noise**2 / 12
         return [
-            B + self.feedback_rate * (self._echo(site, shape, k) - forget * B) if hears else B
-            for B, (site, shape, hears), k in zip(feedback, layers, keys, strict=True)
+            B + self.feedback_rate * (self._echo(site, shape, k) - forget * B)
+            for B, (site, shape), k in zip(feedback, layers, keys, strict=True)
         ]
 
-    def _echo(self, site: Affine, shape: tuple[int, ...], key: Key[Array, ""]) -> Float[Array, "..."]:
+    def _echo(self, site: Site, shape: tuple[int, ...], key: Key[Array, ""]) -> Float[Array, "..."]:
         """The mean of outer(y - f(b), x) over a batch of noise, shaped like the weight."""
         x = self.noise * jax.random.uniform(key, shape, site.weight.dtype, -0.5, 0.5)
         y = site(x)
