@@ -128,7 +128,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
 
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
     class Explode(ap.Backprop):
-        """Backprop whose loss overflows once the first weight has moved far enough."""
+        """Backprop whose loss is NaN from the tenth step on."""
 
         def credit(self, learner, batch, *, key):
             credit = super().credit(learner, batch, key=key)
@@ -147,6 +147,24 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
     assert (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_weights_that_overflow_at_the_last_step_are_not_kept(tmp_path):
+    class Burst(ap.Backprop):
+        """Backprop whose update is infinite at the twelfth step, the last of the second epoch."""
+
+        def init(self, model, *, data=None, key):
+            return ap.Learner(model, memory=jax.numpy.zeros(()))
+
+        def credit(self, learner, batch, *, key):
+            credit = super().credit(learner, batch, key=key)
+            scale = jax.numpy.where(learner.memory == 11, jax.numpy.inf, 1.0)
+            grads = jax.tree.map(lambda g: g * scale, credit.grads)
+            return ap.Credit(credit.loss, credit.output, grads, learner.memory + 1)
+
+    with pytest.raises(ap.Diverged, match=r"a weight of burst .* at step 6 of epoch 2"):
+        quick(Burst(), build, blobs(), epochs=4, out=tmp_path)
+    assert all(np.isfinite(array).all() for array in load_file(tmp_path / "checkpoint.safetensors").values())
 
 
 def test_early_stop_waits_for_the_validation_loss_and_returns_the_best():

@@ -194,10 +194,11 @@ def fit(
         while trainer.epoch < epochs and not trainer.stopped:
             records = trainer.advance()
             advance(trainer.epoch, records)
-            done = EpochEnd(trainer.epoch, records, trainer.learners())
-            asked = [callback(done) for callback in callbacks]  # every callback hears of every epoch
-            if any(asked):
-                break
+            if callbacks:
+                end = EpochEnd(trainer.epoch, records, trainer.learners())
+                asked = [callback(end) for callback in callbacks]  # every callback hears of every epoch
+                if any(asked):
+                    break
     results = {"settings": described, "versions": versions(), "runs": trainer.runs()}
     if folder is not None:
         write_json(folder / "results.json", results)
@@ -271,12 +272,13 @@ class _Trainer:
         state, steps = self.program.epoch(self.state, self._epoch_keys())
         steps = jax.tree.map(np.asarray, jax.block_until_ready(steps))
         seconds = time.perf_counter() - begin
-        self._refuse_divergence(steps)
+        self._refuse_divergence(steps, np.asarray(self.program.finite(state)))
         self.state, self.epoch = state, self.epoch + 1
         records = self._records(seconds, steps)
         self.history.append(records)
         if self.patience is not None:
-            self._keep_best([record["validation_loss"] for record in records])
+            losses = [record["validation_loss"] for record in records]
+            self._keep_best([float("inf") if loss is None else loss for loss in losses])
         if self.lines is not None:
             with self.lines.open("a", encoding="utf-8") as file:
                 file.write("".join(self._line(record) for record in records))
@@ -335,7 +337,7 @@ class _Trainer:
             record["steps_per_second"] = updates / seconds if steps is not None else None
             if steps is not None:
                 record["metrics"] = {k: float(np.mean(v[i])) for k, v in steps.metrics.items()}
-            records.append(record | angles[i])
+            records.append(without_nan(record | angles[i]))
         return records
 
     def _keep_best(self, losses: list[float]) -> None:
@@ -345,18 +347,22 @@ class _Trainer:
         kept = [self.state.learner if b else self.best for b in better]
         self.best = stack([pick(tree, i) for i, tree in enumerate(kept)])
 
-    def _refuse_divergence(self, steps: Steps) -> None:
-        bad = ~np.isfinite(steps.loss)
-        if bad.any():
-            step = int(bad.any(axis=0).argmax())
-            seed = int(bad[:, step].argmax())
-            kept = (
-                "no checkpoint was asked for" if self.checkpoint is None else f"{self.checkpoint} has the epoch before"
-            )
-            raise Diverged(
-                f"the loss of {self.name} (seed {self.seeds[seed]}) became {steps.loss[seed, step]} at "
-                f"step {step + 1} of epoch {self.epoch + 1}; try a smaller learning rate ({kept})"
-            )
+    def _refuse_divergence(self, steps: Steps, finite: np.ndarray) -> None:
+        """Raise if a loss is not finite, or a weight is not after the last step, whose loss nobody has seen."""
+        bad = np.concatenate([~np.isfinite(steps.loss), ~finite[:, None]], axis=1)
+        if not bad.any():
+            return
+        step = int(bad.any(axis=0).argmax())
+        seed = int(bad[:, step].argmax())
+        saved = self.checkpoint is not None and self.checkpoint.exists()
+        kept = f"{self.checkpoint} has the epoch before" if saved else "there is no checkpoint yet"
+        last = step == self.program.steps
+        what = "a weight" if last else "the loss"
+        value = "infinite or nan" if last else steps.loss[seed, step]
+        at = min(step + 1, self.program.steps)
+        raise Diverged(
+            f"{what} of {self.name} (seed {self.seeds[seed]}) became {value} at step {at} of epoch {self.epoch + 1}; try a smaller learning rate ({kept})"
+        )
 
     @staticmethod
     def _line(record: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from ..contract import Batch, DataInfo, Learner, Rule
 from ..data import Data, Split
@@ -136,6 +136,11 @@ class Program:
             states.append(one)
             reports.append(stack(steps))
         return stack(states), stack(reports)
+
+    def finite(self, state: State) -> Bool[Array, " seeds"]:
+        """Whether every weight of each seed is finite."""
+        weights = jax.tree.leaves(eqx.filter(state.learner.model, eqx.is_inexact_array))
+        return jnp.stack([jnp.isfinite(w).reshape(self.seeds, -1).all(axis=1) for w in weights]).all(axis=0)
 
     # Looking at the result ---------------------------------------------------------------------------
 
