@@ -29,7 +29,8 @@ docs: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -e '.[bench]'
-	$(BIN)/python benchmarks/against_hand_written.py
+	$(BIN)/python benchmarks/against_hand_written.py --json benchmarks/against_hand_written.json
+	$(BIN)/anyprop bench --net 784-500-10 --batch-size 128 --json benchmarks/bench.json
 
 clean:
 	rm -rf $(VENV) site dist .pytest_cache .ruff_cache

@@ -58,9 +58,37 @@ def reproductions() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def speed() -> str:
+    """The page of speed, from the last committed run of the benchmarks."""
+    parts = [
+        "# Speed",
+        "Seconds for one epoch of MNIST (60,000 images), the median of rounds in which all contestants take turns, "
+        "without compilation. Machines differ: the ratios are what matters. `python "
+        "benchmarks/against_hand_written.py --json benchmarks/against_hand_written.json` makes the numbers; PyTorch "
+        "needs `pip install 'anyprop[bench]'`.",
+    ]
+    result = json.loads((ROOT / "benchmarks" / "against_hand_written.json").read_text())
+    for title, seconds in result["seconds_per_epoch"].items():
+        reference, *_ = seconds.values()
+        rows = ["| contestant | seconds | ratio |", "|---|---|---|"]
+        rows += [f"| {name} | {value:.2f} | {value / reference:.2f} |" for name, value in seconds.items()]
+        parts.append(f"**{title}**\n\n" + "\n".join(rows))
+    rates = json.loads((ROOT / "benchmarks" / "bench.json").read_text())
+    parts.append(
+        f"Each rule's rate as a ratio to backprop's, same net and batch, in turns: `{rates['settings']['command']}`."
+    )
+    rows = ["| rule | steps per second | ratio to backprop |", "|---|---|---|"]
+    for name, rate in rates["rules"].items():
+        rows.append(f"| `{name}` | {rate['steps_per_second']:.0f} | {rate['ratio_to_backprop']:.2f} |")
+    parts.append("\n".join(rows))
+    versions = result["versions"]
+    parts.append(f"{versions['device']}, {versions['cores']} cores, JAX {versions['jax']}, {versions['date'][:10]}.")
+    return "\n\n".join(parts) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """What every generated page should say, by its path."""
-    made = {ROOT / "docs" / "reproductions.md": reproductions()}
+    made = {ROOT / "docs" / "reproductions.md": reproductions(), ROOT / "docs" / "speed.md": speed()}
     for path in (ROOT / "README.md", ROOT / "docs" / "index.md"):
         text = path.read_text()
         made[path] = re.sub(

@@ -361,7 +361,8 @@ class _Trainer:
         value = "infinite or nan" if last else steps.loss[seed, step]
         at = min(step + 1, self.program.steps)
         raise Diverged(
-            f"{what} of {self.name} (seed {self.seeds[seed]}) became {value} at step {at} of epoch {self.epoch + 1}; try a smaller learning rate ({kept})"
+            f"{what} of {self.name} (seed {self.seeds[seed]}) became {value} at step {at} of epoch {self.epoch + 1}; "
+            f"try a smaller learning rate ({kept})"
         )
 
     @staticmethod
