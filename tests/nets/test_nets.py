@@ -77,6 +77,23 @@ def test_pooling_by_tiles_agrees_with_reduce_window(key):
         np.testing.assert_allclose(overlapping[:, ::2, ::2], wanted, rtol=1e-5)
 
 
+@pytest.mark.parametrize("padding", ["SAME", "VALID", 1, 3])
+@pytest.mark.parametrize(("size", "channels"), [(3, 1), (5, 6), (2, 3), (1, 4)])
+def test_small_convolutions_by_a_matrix_product_are_convolutions(padding, size, channels, x64, monkeypatch):
+    layer = nets.Conv(channels, 4, size, padding=padding, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, 7, 6, channels))
+    assert layer.map.as_product(x.shape, layer.weight.shape) == (size % 2 == 1 or padding != "SAME")
+
+    def value_and_gradients(layer, x):
+        return layer(x), jax.grad(lambda layer, x: jnp.sum(jnp.sin(layer(x))), argnums=(0, 1))(layer, x)
+
+    ours = value_and_gradients(layer, x)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not layer.map.as_product(x.shape, layer.weight.shape)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(value_and_gradients(layer, x)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
 def test_norm_makes_each_example_zero_mean_and_unit_variance(key):
     x = 3.0 + 2.0 * jax.random.normal(key, (4, 5, 5, 8))
     out = nets.Norm(8, groups=2)(x).reshape(4, 25, 2, 4)

@@ -194,7 +194,8 @@ def test_a_callback_can_end_the_run():
 def test_convolutions_outside_the_scan_train_alike(monkeypatch):
     def net(*, key):
         k1, k2 = jax.random.split(key)
-        stages = [ap.nets.Conv(1, 2, 3, activation="tanh", key=k1), ap.nets.Flatten(), ap.nets.Dense(32, 3, key=k2)]
+        stages = [ap.nets.Conv(1, 2, 3, stride=2, activation="tanh", key=k1), ap.nets.Flatten()]
+        stages.append(ap.nets.Dense(8, 3, key=k2))
         return ap.nets.Chain(stages, input_shape=(4, 4, 1))
 
     data = blobs(shape=(4, 4, 1))

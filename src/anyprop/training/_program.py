@@ -1,9 +1,10 @@
 """The compiled pieces of a run: one epoch of training, one evaluation of a split, one probe of the rule.
 
 Where it can, an epoch is one program: the data stay on the device as they were stored, the order is
-drawn there, and the steps are a `lax.scan`, for all seeds at once under `vmap`. Convolutions on a CPU
-are the exception: inside a scan XLA takes a slow path for them (measured: LeNet-5 runs 3 to 4 times
+drawn there, and the steps are a `lax.scan`, for all seeds at once under `vmap`. XLA's convolutions on a
+CPU are the exception: inside a scan it takes a slow path for them (measured: LeNet-5 runs 3 to 4 times
 slower), and `vmap` would turn them into grouped ones. There a step is one program, called in a loop.
+Small convolutions are matrix products instead (see `Conv`), and need no exception.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from ..contract import Batch, DataInfo, Learner, Rule
 from ..data import Data, Split
 from ..diagnose import alignment, feedback_alignment_angles
 from ..losses import wrong
-from ..nets import Conv, sites
+from ..nets import Chain, Conv, sites
 
 EVALUATION_CHUNK = 1000  # examples of one forward pass: wide enough for full speed, small enough to fit
 PROBE = 256  # training examples on which the rule is compared with the exact gradient
@@ -66,8 +67,7 @@ class Program:
         self.alignment = alignment
         self.seeds = len(learners)
         self.steps = len(data.train) // batch_size
-        convolutional = any(isinstance(site, Conv) for site in sites(learners[0].model))
-        self.whole = not (convolutional and jax.default_backend() == "cpu")
+        self.whole = not (jax.default_backend() == "cpu" and _convolves(learners[0].model))
         arrays, static = zip(*(eqx.partition(learner, eqx.is_array) for learner in learners), strict=True)
         self.static = static[0]
         states = [State(a, optimizer.init(learner.params)) for a, learner in zip(arrays, learners, strict=True)]
@@ -208,6 +208,19 @@ class Program:
             {n: {k: float(a[seed]) for k, a in found.items()} for n, found in zip(names, angles, strict=True) if found}
             for seed in range(self.seeds)
         ]
+
+
+def _convolves(model: PyTree) -> bool:
+    """Whether XLA's own convolution is used anywhere in the model, which is slow inside a scan on a CPU."""
+    if not any(isinstance(site, Conv) for site in sites(model)):
+        return False
+    if not isinstance(model, Chain):
+        return True
+    _, traces = jax.eval_shape(model.record, jax.ShapeDtypeStruct((1, *model.input_shape), jnp.float32))
+    return any(
+        isinstance(site, Conv) and not site.map.as_product(trace.input.shape, site.weight.shape)
+        for site, trace in zip(sites(model), traces, strict=True)
+    )
 
 
 def on_device(split: Split) -> tuple[Array, Array]:
