@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 
 import anyprop as ap
 from anyprop._versions import versions
@@ -89,16 +90,16 @@ def jax_epoch(sizes: tuple[int, ...], batch: int) -> Epoch:
     return epoch
 
 
-def numpy_epoch(rule: str, batch: int) -> Epoch:
-    """Feedback alignment or Kolen-Pollack on 784-500-10 as a student writes it in NumPy (float32)."""
+def numpy_epoch(rule: str, batch: int, dtype: type) -> Epoch:
+    """Feedback alignment or Kolen-Pollack on 784-500-10 in NumPy; float64 is what it computes in if not told."""
     rng = np.random.default_rng(0)
     w1, w2, feedback = (
-        rng.normal(0, (2 / (n + m)) ** 0.5, (n, m)).astype(np.float32) for n, m in ((784, 500), (500, 10), (500, 10))
+        rng.normal(0, (2 / (n + m)) ** 0.5, (n, m)).astype(dtype) for n, m in ((784, 500), (500, 10), (500, 10))
     )
-    b1, b2 = np.zeros(500, np.float32), np.zeros(10, np.float32)
-    x = X.astype(np.float32) / 255
-    targets = np.eye(10, dtype=np.float32)[Y]
-    decay = np.float32(1e-4)
+    b1, b2 = np.zeros(500, dtype), np.zeros(10, dtype)
+    x = X.astype(dtype) / 255
+    targets = np.eye(10, dtype=dtype)[Y]
+    decay = dtype(1e-4)
 
     def epoch() -> None:
         order = rng.permutation(len(x))
@@ -182,14 +183,17 @@ def torch_loader_epoch(rule: str, batch: int) -> Epoch:
             return Feedback.apply(h, self.second.weight, self.second.bias, self.b2)
 
     class Images(torch.utils.data.Dataset):
-        """What torchvision's MNIST does an example: an image from bytes, to float, normalised."""
+        """What torchvision's MNIST with ToTensor and Normalize does an example, written out: its usual use."""
 
         def __len__(self):
             return len(X)
 
         def __getitem__(self, i):
-            image = torch.from_numpy(X[i].copy()).to(torch.float32).div_(255)
-            return image, int(Y[i])
+            image = Image.fromarray(MNIST.train.x[i, :, :, 0])
+            pixels = torch.from_numpy(np.array(image, np.uint8, copy=True)).view(28, 28, 1)
+            pixels = pixels.permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+            mean, std = torch.tensor([0.1307]).view(-1, 1, 1), torch.tensor([0.3081]).view(-1, 1, 1)
+            return pixels.clone().sub_(mean).div_(std), int(Y[i])
 
     model = Net()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -199,7 +203,7 @@ def torch_loader_epoch(rule: str, batch: int) -> Epoch:
     def epoch() -> None:
         for x, y in loader:
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(x), y).backward()
+            torch.nn.functional.cross_entropy(model(x.flatten(1)), y).backward()
             optimizer.step()
 
     return epoch
@@ -234,7 +238,11 @@ def main() -> None:
         results[f"backprop, {'-'.join(map(str, sizes))}, batch 100"] = interleave(contestants, options.rounds)
     for name, rule in {"feedback-alignment": ap.FeedbackAlignment(), "kolen-pollack": ap.KolenPollack()}.items():
         build = partial(ap.nets.mlp, 784, 500, 10)
-        contestants = {"anyprop": anyprop_epoch(rule, build, 128), "NumPy": numpy_epoch(name, 128)}
+        contestants = {
+            "anyprop": anyprop_epoch(rule, build, 128),
+            "NumPy": numpy_epoch(name, 128, np.float64),
+            "NumPy, float32": numpy_epoch(name, 128, np.float32),
+        }
         if torch:
             contestants["PyTorch with a data loader"] = torch_loader_epoch(name, 128)
         results[f"{name}, 784-500-10, batch 128"] = interleave(contestants, options.rounds)

@@ -7,7 +7,7 @@ slower), and `vmap` would turn them into grouped ones. There a step is one progr
 Small convolutions are matrix products instead (see `Conv`), and need no exception.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -85,6 +85,17 @@ class Program:
             self.compiled[name] = jax.jit(function, donate_argnums=donate).lower(*args).compile()
         return self.compiled[name](*args)
 
+    def _each(self, function: Callable[..., PyTree], in_axes: tuple[int | None, ...]) -> Callable[..., PyTree]:
+        """`function` of every seed at once; a single one goes without `vmap`, whose matrix products are slower."""
+        if self.seeds > 1:
+            return jax.vmap(function, in_axes)
+
+        def alone(*args: PyTree) -> PyTree:
+            result = function(*(arg if axis is None else pick(arg, 0) for arg, axis in zip(args, in_axes, strict=True)))
+            return jax.tree.map(lambda leaf: leaf[None], result)
+
+        return alone
+
     # One epoch ---------------------------------------------------------------------------------------
 
     def _step(self, state: State, index: Array, key: Array, x: Array, y: Array) -> tuple[State, Steps]:
@@ -113,7 +124,7 @@ class Program:
     def compile(self, state: State, keys: Key[Array, " seeds"]) -> None:
         """Compile the epoch before it is timed."""
         if self.whole:
-            epoch = jax.vmap(self._epoch, in_axes=(0, 0, None, None))
+            epoch = self._each(self._epoch, (0, 0, None, None))
             lowered = jax.jit(epoch, donate_argnums=0).lower(state, keys, *self.train)
             self.compiled["epoch"] = lowered.compile()
         else:
@@ -170,7 +181,7 @@ class Program:
     def evaluate(self, state: State, name: str, split: tuple[Array, Array]) -> tuple[Array, Array]:
         """Mean cost and fraction of errors of every seed on a split."""
         if self.whole:
-            evaluate = jax.vmap(self._evaluate, in_axes=(0, None, None))
+            evaluate = self._each(self._evaluate, (0, None, None))
             return self._run(name, evaluate, state.learner, *split)
         x, y = split
         results = []
@@ -194,7 +205,7 @@ class Program:
         if not self.alignment:
             return [{} for _ in range(self.seeds)]
         if self.whole:
-            probe = jax.vmap(self._probe, in_axes=(0, 0, None, None))
+            probe = self._each(self._probe, (0, 0, None, None))
             angles = self._run("probe", probe, state.learner, keys, *self.train)
         else:
             angles = stack(
