@@ -16,7 +16,7 @@ import optax
 import anyprop as ap
 from anyprop._versions import versions
 
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 RULES = (
     ap.Backprop(),
     ap.FeedbackAlignment(),
