@@ -17,7 +17,7 @@ from ..rules.feedback import DirectFeedbackAlignment, FeedbackAlignment, SignSym
 from ..training import compare
 from ._reproduction import Claim, Options, Reproduction, final_errors
 
-EPOCHS, BATCH, RATE = 100, 64, 0.01
+BATCH, RATE = 64, 0.01
 RULES: dict[str, Rule] = {
     "backprop": Backprop(),
     "feedback-alignment": FeedbackAlignment(),
@@ -31,7 +31,7 @@ RULES: dict[str, Rule] = {
 def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
     """Train all six rules; the errors are those of the last epoch."""
     mnist = data.load("mnist")
-    epochs = options.epochs or EPOCHS
+    epochs = options.epochs or REPRODUCTION.epochs
     steps = epochs * (len(mnist.train) // BATCH)
     rate = optax.piecewise_constant_schedule(RATE, {steps // 2: 0.1, 3 * steps // 4: 0.1})
     comparison = compare(
@@ -41,7 +41,7 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
         optimizer=optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(rate, momentum=0.9)),
         epochs=epochs,
         batch_size=BATCH,
-        seeds=options.seeds or 3,
+        seeds=options.seeds or REPRODUCTION.seeds,
         out=options.out,
         resume=options.resume,
         settings={"optimizer": "sgd, momentum 0.9, weight decay 1e-3", "learning_rate": RATE},
@@ -61,6 +61,8 @@ REPRODUCTION = Reproduction(
         Claim("sign-symmetry-brSF test error", 0.91, "%", 0.3, "third-party code"),
         Claim("sign-symmetry-frSF test error", 0.97, "%", 0.3, "third-party code"),
     ),
+    epochs=100,
+    seeds=3,
     minutes=420.0,
     run=run,
 )

@@ -56,6 +56,8 @@ class Reproduction:
         title: what it shows, in a sentence.
         source: BibTeX keys of the papers.
         claims: the paper's numbers.
+        epochs: passes over the training data at full size.
+        seeds: number of seeds at full size.
         minutes: how long it takes at full size on two processor cores.
         run: runs it and returns measured values, a list over seeds for each claim's `what`, and details.
     """
@@ -64,6 +66,8 @@ class Reproduction:
     title: str
     source: tuple[str, ...]
     claims: tuple[Claim, ...]
+    epochs: int
+    seeds: int
     minutes: float
     run: Callable[[Options], tuple[Mapping[str, Sequence[float]], dict[str, Any]]]
 
@@ -76,10 +80,24 @@ def outcome(reproduction: Reproduction, options: Options) -> dict[str, Any]:
         "title": reproduction.title,
         "source": list(reproduction.source),
         "command": command(reproduction.name, options),
+        "note": reduction(reproduction, options),
         "claims": [_compare(claim, measured[claim.what]) for claim in reproduction.claims if claim.what in measured],
         "versions": versions(),
         "details": details,
     }
+
+
+def reduction(reproduction: Reproduction, options: Options) -> str:
+    """What was left out of the full size, in words; nothing if it was run whole."""
+    less = [
+        f"{asked} of {full} {what}"
+        for what, asked, full in (
+            ("epochs", options.epochs, reproduction.epochs),
+            ("seeds", options.seeds, reproduction.seeds),
+        )
+        if asked is not None and asked != full
+    ]
+    return f"Not run at full size: {' and '.join(less)}." if less else ""
 
 
 def command(name: str, options: Options) -> str:
