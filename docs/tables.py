@@ -28,7 +28,7 @@ def reproductions() -> str:
     """The page of reproductions: for every committed result, the paper's numbers beside ours."""
     parts = [
         "# Reproductions",
-        "Each is a command; its result lies in `results/` as it was written, with the machine, the seeds and the date. "
+        "Each is a command; its result lies in `results/`, with the machine, the seeds and the date. "
         "*Evidence* says where the paper's number is known from. A number that we miss is shown as missed.",
     ]
     for name, reproduction in REPRODUCTIONS.items():
@@ -44,8 +44,9 @@ def reproductions() -> str:
         for claim in result["claims"]:
             unit = f" {claim['unit']}" if claim["unit"] else ""
             spread = "" if claim["sd"] is None else f" ± {claim['sd']:.2g}"
+            paper = f"{'at most ' if claim['at_most'] else ''}{claim['value']:g}{unit}"
             rows.append(
-                f"| {claim['what']} | {claim['value']:g}{unit} | {claim['measured']:.4g}{spread}{unit} | "
+                f"| {claim['what']} | {paper} | {claim['measured']:.4g}{spread}{unit} | "
                 f"{claim['seeds']} | {claim['evidence']} | {'reproduced' if claim['reproduced'] else '**missed**'} |"
             )
         parts.append("\n".join(rows))

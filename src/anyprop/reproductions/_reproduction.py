@@ -21,6 +21,7 @@ class Claim:
         tolerance: how far from `value` still counts as reproduced, in `unit`.
         evidence: where the number is known from: `"paper"`, `"authors' code"`, `"third-party code"`,
             `"theory"`, `"from memory, unverified"`, or `"own target"`.
+        at_most: whether `value` is a bound to stay under, rather than a number to come near.
     """
 
     what: str
@@ -28,6 +29,7 @@ class Claim:
     unit: str
     tolerance: float
     evidence: str
+    at_most: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,7 @@ def _compare(claim: Claim, values: Sequence[float]) -> dict[str, Any]:
         "measured": mean,
         "sd": statistics.stdev(values) if len(values) > 1 else None,
         "seeds": len(values),
-        "reproduced": abs(mean - claim.value) <= claim.tolerance,
+        "reproduced": (mean - claim.value if claim.at_most else abs(mean - claim.value)) <= claim.tolerance,
     }
 
 
