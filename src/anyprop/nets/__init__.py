@@ -1,10 +1,11 @@
 """Networks: stages, chains of them, and builders for the ones that papers use."""
 
-from ._activations import ACTIVATIONS, activation
+from ._activations import ACTIVATIONS, HARD, activation
 from ._builders import convnet, elman, lenet5, mlp, resnet20
-from ._chain import Chain, Elman, Residual
+from ._chain import Chain, Elman, Residual, Series
 from ._equinox import from_equinox
 from ._initialisers import INITIALISERS, initialiser
+from ._layers import layers, links
 from ._spiking import SpikingNetwork
 from ._stage import (
     Activate,
@@ -15,9 +16,11 @@ from ._stage import (
     GlobalMean,
     Norm,
     Pool,
+    Reshape,
     Site,
     Stage,
     Trace,
+    Upsample,
     Wiring,
     affines,
     affines_above_first,
@@ -30,6 +33,7 @@ from ._stage import (
 
 __all__ = [
     "ACTIVATIONS",
+    "HARD",
     "INITIALISERS",
     "Activate",
     "Affine",
@@ -41,11 +45,14 @@ __all__ = [
     "GlobalMean",
     "Norm",
     "Pool",
+    "Reshape",
     "Residual",
+    "Series",
     "Site",
     "SpikingNetwork",
     "Stage",
     "Trace",
+    "Upsample",
     "Wiring",
     "activation",
     "affines",
@@ -55,7 +62,9 @@ __all__ = [
     "elman",
     "from_equinox",
     "initialiser",
+    "layers",
     "lenet5",
+    "links",
     "local_update",
     "mlp",
     "replace_sites",

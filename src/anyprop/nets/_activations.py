@@ -31,6 +31,9 @@ def step(a: Float[Array, "..."]) -> Float[Array, "..."]:
     return (a > 0).astype(a.dtype)
 
 
+HARD: tuple[Activation, ...] = (sign, step)
+"""Activations whose derivative is zero wherever it exists."""
+
 ACTIVATIONS: dict[str, Activation] = {
     "identity": identity,
     "relu": jax.nn.relu,

@@ -12,8 +12,32 @@ from ._initialisers import Initialiser
 from ._stage import Dense, Stage, Trace, _activation, sites
 
 
-class Chain(Stage):
-    """Stages one after the other: h_l = stage_l(h_{l-1}), h_0 = x.
+class Series(Stage):
+    """Stages one after the other, each fed with what the one before it returns.
+
+    Args:
+        stages: the stages, first to last.
+    """
+
+    stages: tuple[Stage, ...]
+
+    def __call__(self, h: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+        """Return the last stage's output."""
+        for stage in self.stages:
+            h = stage(h)
+        return h
+
+    def record(self, h: Float[Array, "batch ..."]) -> tuple[Float[Array, "batch ..."], tuple[Trace, ...]]:
+        """Return the output and the traces of all sites, first to last."""
+        traces: tuple[Trace, ...] = ()
+        for stage in self.stages:
+            h, own = stage.record(h)
+            traces += own
+        return h, traces
+
+
+class Chain(Series):
+    """A whole network, h_l = stage_l(h_{l-1}), h_0 = x: a series of stages that is known to fit.
 
     Args:
         stages: the stages, first to last.
@@ -26,7 +50,6 @@ class Chain(Stage):
             sizes do not fit each other.
     """
 
-    stages: tuple[Stage, ...]
     input_shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, stages: Sequence[Stage], *, input_shape: tuple[int, ...] | None = None):
@@ -58,20 +81,6 @@ class Chain(Stage):
         """Shape and type of a batch of one, in the precision of the weights."""
         dtype = jnp.result_type(*(site.weight for site in sites(self.stages))) if sites(self.stages) else float
         return jax.ShapeDtypeStruct((1, *self.input_shape), dtype)
-
-    def __call__(self, h: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-        """Return the last stage's output."""
-        for stage in self.stages:
-            h = stage(h)
-        return h
-
-    def record(self, h: Float[Array, "batch ..."]) -> tuple[Float[Array, "batch ..."], tuple[Trace, ...]]:
-        """Return the output and the traces of all sites, first to last."""
-        traces: tuple[Trace, ...] = ()
-        for stage in self.stages:
-            h, own = stage.record(h)
-            traces += own
-        return h, traces
 
 
 class Residual(Stage):

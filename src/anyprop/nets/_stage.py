@@ -335,6 +335,38 @@ class Flatten(Stage):
         return h.reshape(h.shape[0], -1)
 
 
+class Reshape(Stage):
+    """Another shape for each example, such as an image for a flat activity.
+
+    Args:
+        shape: shape of one example, without the batch axis.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __call__(self, h: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+        """Return h with examples of that shape."""
+        return h.reshape(h.shape[0], *self.shape)
+
+
+class Upsample(Stage):
+    """A larger image, each pixel the nearest one of the smaller: what undoes pooling and strides in shape.
+
+    Args:
+        height: height of the result, in pixels.
+        width: width of the result, in pixels.
+    """
+
+    height: int = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+
+    def __call__(self, h: Float[Array, "batch height width channels"]) -> Float[Array, "batch ..."]:
+        """Return the enlarged image."""
+        rows = jnp.arange(self.height) * h.shape[1] // self.height
+        columns = jnp.arange(self.width) * h.shape[2] // self.width
+        return h[:, rows][:, :, columns]
+
+
 class Pool(Stage):
     """Pooling over square windows of an image (batch, height, width, channels).
 

@@ -21,10 +21,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import choose
 from ...contract import Batch, Card, Credit, Learner, Needs, Rule, exact_gradient
-from ...nets import ACTIVATIONS, Chain, Site, Wiring, sites, wire
+from ...nets import HARD, Chain, Site, Wiring, sites, wire
 from ._stochastic import draw, example_of, hidden_traces
-
-HARD = (ACTIVATIONS["sign"], ACTIVATIONS["step"])
 
 SLOPES: dict[str, Callable[[Array], Array]] = {
     "identity": jnp.ones_like,
