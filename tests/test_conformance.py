@@ -47,6 +47,10 @@ SPECIAL = {
     "newton": {"rule": ap.rules.exact.Newton(damping=0.1, saddle_free=True), "model": tiny},
     "reinforce": {"model": partial(small_mlp, activation="sigmoid")},
     "straight-through": {"model": hard_and_sampled, "depths": (2, 4, 8)},
+    # The published convention, reduction="mean", makes an example's step smaller in a larger batch.
+    **{
+        name: {"rule": RULES[name](reduction="sum")} for name in ("target-propagation", "difference-target-propagation")
+    },
 }
 """What a rule needs besides its defaults to be tested."""
 

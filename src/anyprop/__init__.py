@@ -12,6 +12,7 @@ from .contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from .rules.exact import *  # noqa: F403
 from .rules.feedback import *  # noqa: F403
 from .rules.perturbation import *  # noqa: F403
+from .rules.targets import *  # noqa: F403
 from .training import CheckpointError, Comparison, Diverged, Run, compare, fit
 
 __all__ = [

@@ -1,10 +1,10 @@
 """Networks: stages, chains of them, and builders for the ones that papers use."""
 
-from ._activations import ACTIVATIONS, HARD, activation
+from ._activations import ACTIVATIONS, HARD, Activation, activation
 from ._builders import convnet, elman, lenet5, mlp, resnet20
 from ._chain import Chain, Elman, Residual, Series
 from ._equinox import from_equinox
-from ._initialisers import INITIALISERS, initialiser
+from ._initialisers import INITIALISERS, Initialiser, initialiser
 from ._layers import layers, links
 from ._spiking import SpikingNetwork
 from ._stage import (
@@ -36,6 +36,7 @@ __all__ = [
     "HARD",
     "INITIALISERS",
     "Activate",
+    "Activation",
     "Affine",
     "Chain",
     "Conv",
@@ -43,6 +44,7 @@ __all__ = [
     "Elman",
     "Flatten",
     "GlobalMean",
+    "Initialiser",
     "Norm",
     "Pool",
     "Reshape",

@@ -4,9 +4,9 @@ import re
 
 from .._checks import choose
 from ..contract import Rule
-from . import exact, feedback, perturbation
+from . import exact, feedback, perturbation, targets
 
-FAMILIES = (exact, perturbation, feedback)
+FAMILIES = (exact, perturbation, feedback, targets)
 
 RULES: dict[str, type[Rule]] = {
     re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower(): getattr(family, name)

@@ -1,0 +1,126 @@
+"""What all rules share that send a target from layer to layer, from the top down to the first.
+
+    t_{L-1} = h_{L-1} - target_step dC/dh_{L-1}
+    t_{l-1} = down(g_l; h_l, t_l, h_{l-1}),   l = L-1 ... 2
+
+    f_l learns ||f_l(h_{l-1}) - t_l||^2,   f_L learns C,   g_l learns a cost of its own.
+
+A rule of this kind says what `down` is, and may say how the inverses learn.
+"""
+
+import abc
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from ..._checks import choose, non_negative, positive
+from ...contract import Batch, Credit, DataInfo, Learner, Rule
+from ...nets import INITIALISERS, Chain, Series, layers
+from ..feedback._traces import trace_shapes
+from ._layerwise import Activity, activities, distance, inverse, layer_cost, nonlinearity, output_step
+
+
+class LayerTargets(Rule):
+    """A rule that trains each layer on a target, sent down through learned inverses."""
+
+    target_step: float = 0.3277
+    noise: float = 0.36
+    reduction: Literal["mean", "sum"] = eqx.field(default="mean", static=True)
+    init_inverse: str = eqx.field(default="orthogonal", static=True)
+
+    def __check_init__(self):
+        """Refuse numbers out of their range and unknown names."""
+        positive("target_step", self.target_step)
+        non_negative("noise", self.noise)
+        choose("reduction", self.reduction, ("mean", "sum"))
+        choose("init_inverse", self.init_inverse, INITIALISERS)
+
+    def accept(self, model: PyTree) -> PyTree:
+        """Return `model` if its layers have one activity each, to which a target can be given.
+
+        Raises:
+            TypeError: it is not a chain, or has a recurrent layer; the message says what to pass instead.
+        """
+        model = super().accept(model)
+        trace_shapes(model)
+        return model
+
+    def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
+        """Draw one inverse g_l for each layer between the first and the last."""
+        del data
+        return Learner(self.accept(model), feedback=self.draw_inverses(model, key))
+
+    def draw_inverses(self, model: Chain, key: Key[Array, ""], *, linear: bool = False) -> list[Series]:
+        """One fresh g_l, l = 2 ... L-1: with the nonlinearity of the layer that it leads back to, or linear."""
+        forward = layers(model)
+        x = jax.ShapeDtypeStruct((1, *model.input_shape), trace_shapes(model)[0].input.dtype)
+        h = jax.eval_shape(activities, model, x)
+        between = range(1, len(forward) - 1)
+        return [
+            inverse(
+                forward[i],
+                h[i],
+                activation="identity" if linear else nonlinearity(forward[i - 1]),
+                init=self.init_inverse,
+                bias=not linear,
+                key=k,
+            )
+            for i, k in zip(between, jax.random.split(key, max(len(between), 1)), strict=False)
+        ]
+
+    @abc.abstractmethod
+    def down(self, g: Series, above: Activity, target: Activity, below: Activity) -> Activity:
+        """Return t_{l-1} from g_l, h_l, t_l and h_{l-1}."""
+
+    def targets(self, inverses: list[Series], h: list[Activity], gradient: Activity) -> list[Activity]:
+        """Return t_1 ... t_{L-1}.
+
+        Args:
+            inverses: g_2 ... g_{L-1}.
+            h: h_0 ... h_L.
+            gradient: dC/dh_{L-1}.
+        """
+        hidden = h[1:-1]
+        if not hidden:
+            return []
+        targets = [hidden[-1] - self.target_step * gradient]
+        for g, above, below in zip(reversed(inverses), reversed(hidden[1:]), reversed(hidden[:-1]), strict=True):
+            targets.insert(0, self.down(g, above, targets[0], below))
+        return targets
+
+    def inverse_cost(
+        self, inverses: list[Series], model: Chain, h: list[Activity], *, key: Key[Array, ""]
+    ) -> Float[Array, ""]:
+        """sum_l ||g_l(f_l(z)) - z||^2 with z = h_{l-1} + noise, f_l(z) held constant."""
+        cost = jnp.zeros(())
+        keys = jax.random.split(key, len(inverses))
+        for g, f, below, k in zip(inverses, layers(model)[1:-1], h[1:-2], keys, strict=True):
+            z = below + self.noise * jax.random.normal(k, below.shape, below.dtype)
+            cost += distance(g(f(z)), z)
+        return cost
+
+    def propose(
+        self, model: Chain, inverses: list[Series], batch: Batch
+    ) -> tuple[list[Activity], Float[Array, ""], Activity, list[Activity]]:
+        """Return h_0 ... h_L, the mean cost, the output, and the targets t_1 ... t_{L-1}."""
+        h = activities(model, batch.x)
+        loss, output, gradient = output_step(self.loss, model, h[-2], batch, self.reduction)
+        return h, loss, output, self.targets(inverses, h, gradient)
+
+    def forward_cost(self, model: Chain, h: list[Activity], targets: list[Activity], batch: Batch) -> Float[Array, ""]:
+        """sum_l ||f_l(h_{l-1}) - t_l||^2 + C, whose gradient with respect to the model is each layer's own."""
+        return layer_cost(model, h, targets) + jnp.mean(self.loss(layers(model)[-1](h[-2]), batch.y))
+
+    def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
+        """Return each layer's own gradient, and each inverse's; `inverse_loss` says how well they invert."""
+        h, loss, output, targets = self.propose(learner.model, learner.feedback, batch)
+
+        def inverse_cost(inverses: list[Series]) -> Array:
+            return self.inverse_cost(inverses, learner.model, h, key=key)
+
+        update = eqx.filter_grad(self.forward_cost)(learner.model, h, targets, batch)
+        inverting, inverse_update = eqx.filter_value_and_grad(inverse_cost)(learner.feedback)
+        return Credit(loss, output, (update, inverse_update), learner.memory, {"inverse_loss": inverting})
