@@ -79,7 +79,7 @@ def _table(claims: list[dict[str, Any]]) -> Table:
         spread = "" if claim["sd"] is None else f" ± {claim['sd']:.2g}"
         table.add_row(
             claim["what"],
-            f"{claim['value']:g} {claim['unit']}",
+            f"{'at most ' if claim['at_most'] else ''}{claim['value']:g} {claim['unit']}",
             f"{claim['measured']:.4g}{spread} {claim['unit']}",
             str(claim["seeds"]),
             f"{claim['tolerance']:g} {claim['unit']}",

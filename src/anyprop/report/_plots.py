@@ -73,7 +73,9 @@ def looks(rules: Sequence[str]) -> dict[str, Look]:
     return out
 
 
-def learning_figure(results: Results, metric: str = "test_error", *, width: float = 8.0) -> Figure:
+def learning_figure(
+    results: Results, metric: str = "test_error", *, counted: str = "Epoch", width: float = 8.0
+) -> Figure:
     """Return the learning curves: mean over the seeds, and a band from the lowest to the highest seed.
 
     The axis is logarithmic where the values span more than a factor of eight.
@@ -82,6 +84,7 @@ def learning_figure(results: Results, metric: str = "test_error", *, width: floa
         results: what a comparison stored; see `anyprop.report`.
         metric: what to draw: "test_error", "validation_error", "test_loss", "validation_loss" or
             "train_loss".
+        counted: what the records count under "epoch", the name on the horizontal axis.
         width: width of the figure in inches; below 6 the legend moves under the axes.
 
     Raises:
@@ -102,7 +105,7 @@ def learning_figure(results: Results, metric: str = "test_error", *, width: floa
     for rule, c in curves.items():
         _draw(ax, c, look[rule])
     _value_axis(ax, METRICS[metric], [float(v) for c in curves.values() for v in (c.low.min(), c.high.max())])
-    ax.set_xlabel("Epoch")
+    ax.set_xlabel(counted)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if wide:
         _label_ends(ax, curves, look)
@@ -206,18 +209,21 @@ def cost_figure(results: Results, *, width: float = 8.0) -> Figure:
     return figure
 
 
-def plot_learning(results: Results, path: str | os.PathLike[str], metric: str = "test_error") -> None:
+def plot_learning(
+    results: Results, path: str | os.PathLike[str], metric: str = "test_error", *, counted: str = "Epoch"
+) -> None:
     """Save `learning_figure`.
 
     Args:
         results: what a comparison stored; see `anyprop.report`.
         path: file to write; its ending (.png, .svg or .pdf) is the format.
         metric: what to draw; see `learning_figure`.
+        counted: what the records count under "epoch", the name on the horizontal axis.
 
     Raises:
         ValueError: another ending, or nothing to draw.
     """
-    _save(learning_figure(results, metric), path)
+    _save(learning_figure(results, metric, counted=counted), path)
 
 
 def plot_alignment(results: Results, path: str | os.PathLike[str]) -> None:

@@ -4,11 +4,18 @@
 was stopped, and writes `FOLDER/result.json`. The results in this repository lie in `results/`.
 """
 
-from . import _dfa_deep, _feedback_mnist, _lenet5_feedback, _neur503
+from . import _am_theory, _dfa_deep, _feedback_mnist, _lenet5_feedback, _neur503
 from ._reproduction import Claim, Options, Reproduction, outcome
 
 REPRODUCTIONS: dict[str, Reproduction] = {
-    module.REPRODUCTION.name: module.REPRODUCTION for module in (_neur503, _feedback_mnist, _dfa_deep, _lenet5_feedback)
+    module.REPRODUCTION.name: module.REPRODUCTION
+    for module in (
+        _neur503,
+        _feedback_mnist,
+        _dfa_deep,
+        _lenet5_feedback,
+        _am_theory,
+    )
 }
 """Every reproduction, by its name on the command line."""
 

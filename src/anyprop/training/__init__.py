@@ -6,6 +6,7 @@ from ._descend import Descent, descend
 from ._fit import Diverged, EpochEnd, Run, check, fit
 from ._program import describe
 from ._progress import Progress
+from ._schedules import alternating_minimization_bound, alternating_minimization_schedule
 
 __all__ = [
     "CheckpointError",
@@ -15,6 +16,8 @@ __all__ = [
     "EpochEnd",
     "Progress",
     "Run",
+    "alternating_minimization_bound",
+    "alternating_minimization_schedule",
     "check",
     "compare",
     "descend",
