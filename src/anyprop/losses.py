@@ -30,6 +30,10 @@ class Loss(eqx.Module):
         """Return dC/d(output) of each example's own cost, not of the batch's mean."""
         return jax.grad(lambda o: jnp.sum(self(o, y)))(output)
 
+    def expected(self, output: Output) -> Output:
+        """Return the answer that an output stands for, in the units of y: probabilities of logits, else itself."""
+        return output
+
     def check(self, y: Shaped[np.ndarray, "..."], outputs: int) -> None:
         """Refuse targets that this loss cannot be computed on.
 
@@ -80,9 +84,13 @@ class CrossEntropy(Loss):
         log_p = jax.nn.log_softmax(output)
         return -jnp.sum(targets(output, y) * log_p, axis=tuple(range(1, output.ndim)))
 
+    def expected(self, output: Output) -> Output:
+        """Return softmax(output)."""
+        return jax.nn.softmax(output)
+
     def error(self, output: Output, y: Target) -> Output:
         """Return softmax(output) - y."""
-        return jax.nn.softmax(output) - targets(output, y)
+        return self.expected(output) - targets(output, y)
 
 
 class BinaryCrossEntropy(Loss):
@@ -93,20 +101,37 @@ class BinaryCrossEntropy(Loss):
         t = targets(output, y)
         return jnp.sum(jax.nn.softplus(output) - t * output, axis=tuple(range(1, output.ndim)))
 
+    def expected(self, output: Output) -> Output:
+        """Return sigmoid(output)."""
+        return jax.nn.sigmoid(output)
+
     def error(self, output: Output, y: Target) -> Output:
         """Return sigmoid(output) - y."""
-        return jax.nn.sigmoid(output) - targets(output, y)
+        return self.expected(output) - targets(output, y)
+
+
+class Hinge(Loss):
+    """C = sum_i max(1 - output_i, 0) where y_i is 1, max(output_i, 0) where it is 0.
+
+    Each output is a classifier of its own. Of float targets, those above 1/2 count as 1, the others as 0.
+    """
+
+    def __call__(self, output: Output, y: Target) -> Float[Array, " batch"]:
+        """Return the hinge loss of each example, summed over units."""
+        cost = jnp.where(targets(output, y) > 0.5, jax.nn.relu(1 - output), jax.nn.relu(output))
+        return jnp.sum(cost, axis=tuple(range(1, output.ndim)))
 
 
 LOSSES: dict[str, type[Loss]] = {
     "cross-entropy": CrossEntropy,
     "squared-error": SquaredError,
     "binary-cross-entropy": BinaryCrossEntropy,
+    "hinge": Hinge,
 }
 
 
 def as_loss(loss: str | Loss) -> Loss:
-    """Return the loss called `cross-entropy`, `squared-error` or `binary-cross-entropy`; a `Loss` is itself.
+    """Return the loss called `cross-entropy`, `squared-error`, `binary-cross-entropy` or `hinge`; a `Loss` is itself.
 
     Raises:
         ValueError: no loss has this name; the message names the nearest ones.
