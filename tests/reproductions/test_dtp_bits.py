@@ -5,22 +5,25 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import anyprop as ap
 from anyprop.nets import mlp
 from anyprop.reproductions import Options, _dtp_discrete, _dtp_stochastic
 
 
-def small_data(*_, **__):
+@pytest.fixture(autouse=True)
+def small_data(monkeypatch):
+    """Images of 28 x 28 pixels and 3 classes, whatever is asked for."""
     key_x, key_y = jax.random.split(jax.random.key(0))
-    x = np.asarray(jax.random.randint(key_x, (200, 8), 0, 256), np.uint8)
+    x = np.asarray(jax.random.randint(key_x, (200, 28, 28, 1), 0, 256), np.uint8)
     y = np.asarray(jax.random.randint(key_y, (200,), 0, 3), np.int32)
-    return ap.data.load((x, y, x[:50], y[:50]))
+    small = ap.data.load((x, y, x[:50], y[:50]))
+    monkeypatch.setattr(ap.data, "load", lambda *_, **__: small)
 
 
 def test_a_small_run_through_signs(tmp_path, monkeypatch):
-    monkeypatch.setattr(_dtp_discrete.data, "load", small_data)
-    monkeypatch.setattr(_dtp_discrete, "continuous", partial(mlp, 8, 6, 6, 3))
+    monkeypatch.setattr(_dtp_discrete, "continuous", partial(mlp, 784, 6, 6, 3))
     measured, details = _dtp_discrete.run(Options(tmp_path, epochs=1, seeds=2))
     assert {claim.what for claim in _dtp_discrete.REPRODUCTION.claims} <= set(measured)
     assert all(len(values) == 2 for values in measured.values())
@@ -40,10 +43,7 @@ def test_the_sign_is_put_behind_the_first_layer(key):
 
 
 def test_a_small_run_through_random_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(_dtp_stochastic.data, "load", small_data)
-    monkeypatch.setattr(
-        _dtp_stochastic, "partial", lambda f, *a, **o: partial(f, 8, 6, 6, 3, **o) if f is mlp else partial(f, *a, **o)
-    )
+    monkeypatch.setattr(_dtp_stochastic, "NET", partial(mlp, 784, 6, 6, 3, activation="sigmoid"))
     monkeypatch.setattr(_dtp_stochastic, "CHUNK", 20)
     measured, details = _dtp_stochastic.run(Options(tmp_path, epochs=1, seeds=2))
     assert set(measured) == {claim.what for claim in _dtp_stochastic.REPRODUCTION.claims}

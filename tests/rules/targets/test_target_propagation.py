@@ -5,6 +5,7 @@ import jaxtyping
 import pytest
 
 import anyprop as ap
+from anyprop.contract import Learner
 from anyprop.nets import Activate, Chain, Dense, Series, layers, mlp
 from anyprop.rules.targets._layerwise import activities
 
@@ -54,7 +55,7 @@ def test_with_exact_inverses_targets_are_gauss_newton_and_lower_the_cost(x64, ki
     model = invertible(key)
     batch = batch_for(key, model)
     rule = kind(target_step=1e-5, reduction="sum")
-    h, loss, _, targets = rule.propose(model, exact_inverses(model), batch)
+    h, loss, _, targets = rule.propose(Learner(model, exact_inverses(model)), batch)
     for i in (2, 1):
         layer = layers(model)[i]
         jacobian = jax.vmap(jax.jacobian(lambda below, f=layer: f(below[None])[0]))(h[i])
@@ -76,7 +77,7 @@ def test_each_layer_learns_from_its_own_target_only(x64, kind):
     batch = batch_for(key, model)
     learner = kind(target_step=0.7).init(model, key=key)
     rule = kind(target_step=0.7)
-    h, _, _, targets = rule.propose(model, learner.feedback, batch)
+    h, _, _, targets = rule.propose(Learner(model, learner.feedback), batch)
     credit = rule.credit(learner, batch, key=key)
     for i in (0, 1):
         error = 2 * (h[i + 1] - targets[i]) * (1 - h[i + 1] ** 2) / len(batch.x)
@@ -108,7 +109,7 @@ def test_the_published_convention_divides_the_step_by_the_batch(x64):
     mean = ap.DifferenceTargetPropagation(target_step=6.0)
     own = ap.DifferenceTargetPropagation(target_step=1.0, reduction="sum")
     learner = mean.init(model, key=key)
-    got, expected = (rule.propose(model, learner.feedback, batch)[3] for rule in (mean, own))
+    got, expected = (rule.propose(Learner(model, learner.feedback), batch)[3] for rule in (mean, own))
     assert all(jnp.allclose(a, b, rtol=1e-12) for a, b in zip(got, expected, strict=True))
 
 

@@ -21,7 +21,6 @@ from jaxtyping import Array, Key, PyTree
 from ..._checks import choose
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
 from ...nets import Series
-from ._layerwise import Activity
 from ._rule import LayerTargets
 
 
@@ -88,10 +87,10 @@ class DifferenceTargetPropagation(LayerTargets):
         """Return each layer's own gradient, and each inverse's; `inverse_loss` says how well they invert."""
         if self.inverse == "learned":
             return super().credit(learner, batch, key=key)
-        h, loss, output, targets = self.propose(learner.model, learner.memory, batch)
+        h, loss, output, targets = self.propose(learner, batch)
         update = eqx.filter_grad(self.forward_cost)(learner.model, h, targets, batch)
         return Credit(loss, output, (update, None), learner.memory)
 
-    def down(self, g: Series, above: Activity, target: Activity, below: Activity) -> Activity:
-        """Return t_{l-1} = h_{l-1} - g_l(h_l) + g_l(t_l)."""
-        return below - g(above) + g(target)
+    def inverses_of(self, learner: Learner) -> list[Series]:
+        """The inverses g_2 ... g_{L-1} of a learner: fixed ones lie in its memory."""
+        return learner.feedback if self.inverse == "learned" else learner.memory

@@ -41,6 +41,12 @@ def activities(model: Chain, x: Activity) -> list[Activity]:
     return h
 
 
+def activity_shapes(model: Chain) -> list[jax.ShapeDtypeStruct]:
+    """Shapes and types of h_0, ..., h_L for a batch of one."""
+    x = jax.ShapeDtypeStruct((1, *model.input_shape), affines(model)[0].weight.dtype)
+    return jax.eval_shape(activities, model, x)
+
+
 def distance(h: Activity, target: Activity) -> Float[Array, ""]:
     """||h - t||^2, summed over units, the mean over the batch."""
     return jnp.sum((h - target) ** 2) / len(h)

@@ -1,14 +1,13 @@
 """What all rules share that send a target from layer to layer, from the top down to the first.
 
     t_{L-1} = h_{L-1} - target_step dC/dh_{L-1}
-    t_{l-1} = down(g_l; h_l, t_l, h_{l-1}),   l = L-1 ... 2
+    t_{l-1} = h_{l-1} - g_l(h_l) + g_l(t_l),   l = L-1 ... 2
 
     f_l learns ||f_l(h_{l-1}) - t_l||^2,   f_L learns C,   g_l learns a cost of its own.
 
-A rule of this kind says what `down` is, and may say how the inverses learn.
+A rule of this kind says how the inverses learn, and may send targets down in another way.
 """
 
-import abc
 from typing import Literal
 
 import equinox as eqx
@@ -18,9 +17,9 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import choose, non_negative, positive
 from ...contract import Batch, Credit, DataInfo, Learner, Rule
-from ...nets import INITIALISERS, Chain, Series, layers
+from ...nets import INITIALISERS, Activation, Chain, Series, layers
 from ..feedback._traces import trace_shapes
-from ._layerwise import Activity, activities, distance, inverse, layer_cost, nonlinearity, output_step
+from ._layerwise import Activity, activities, activity_shapes, distance, inverse, layer_cost, nonlinearity, output_step
 
 
 class LayerTargets(Rule):
@@ -56,14 +55,13 @@ class LayerTargets(Rule):
     def draw_inverses(self, model: Chain, key: Key[Array, ""], *, linear: bool = False) -> list[Series]:
         """One fresh g_l, l = 2 ... L-1: with the nonlinearity of the layer that it leads back to, or linear."""
         forward = layers(model)
-        x = jax.ShapeDtypeStruct((1, *model.input_shape), trace_shapes(model)[0].input.dtype)
-        h = jax.eval_shape(activities, model, x)
+        h = activity_shapes(model)
         between = range(1, len(forward) - 1)
         return [
             inverse(
                 forward[i],
                 h[i],
-                activation="identity" if linear else nonlinearity(forward[i - 1]),
+                activation="identity" if linear else self.range_of(forward[i - 1]),
                 init=self.init_inverse,
                 bias=not linear,
                 key=k,
@@ -71,19 +69,26 @@ class LayerTargets(Rule):
             for i, k in zip(between, jax.random.split(key, max(len(between), 1)), strict=False)
         ]
 
-    @abc.abstractmethod
-    def down(self, g: Series, above: Activity, target: Activity, below: Activity) -> Activity:
-        """Return t_{l-1} from g_l, h_l, t_l and h_{l-1}."""
+    def range_of(self, layer: Series) -> Activation:
+        """The nonlinearity of the inverse that leads back to the activity of `layer`: that layer's own."""
+        return nonlinearity(layer)
 
-    def targets(self, inverses: list[Series], h: list[Activity], gradient: Activity) -> list[Activity]:
-        """Return t_1 ... t_{L-1}.
+    def inverses_of(self, learner: Learner) -> list[Series]:
+        """The inverses g_2 ... g_{L-1} of a learner: what the optimizer moves beside the model."""
+        return learner.feedback
+
+    def down(self, g: Series, above: Activity, target: Activity, below: Activity) -> Activity:
+        """Return t_{l-1} = h_{l-1} - g_l(h_l) + g_l(t_l)."""
+        return below - g(above) + g(target)
+
+    def targets(self, inverses: list[Series], hidden: list[Activity], gradient: Activity) -> list[Activity]:
+        """Return a target for each of some activities, such as t_1 ... t_{L-1}.
 
         Args:
-            inverses: g_2 ... g_{L-1}.
-            h: h_0 ... h_L.
-            gradient: dC/dh_{L-1}.
+            inverses: one between each two of the activities, such as g_2 ... g_{L-1}.
+            hidden: the activities from the first one up, such as h_1 ... h_{L-1}.
+            gradient: of the cost with respect to the last of them.
         """
-        hidden = h[1:-1]
         if not hidden:
             return []
         targets = [hidden[-1] - self.target_step * gradient]
@@ -103,12 +108,12 @@ class LayerTargets(Rule):
         return cost
 
     def propose(
-        self, model: Chain, inverses: list[Series], batch: Batch
+        self, learner: Learner, batch: Batch
     ) -> tuple[list[Activity], Float[Array, ""], Activity, list[Activity]]:
         """Return h_0 ... h_L, the mean cost, the output, and the targets t_1 ... t_{L-1}."""
-        h = activities(model, batch.x)
-        loss, output, gradient = output_step(self.loss, model, h[-2], batch, self.reduction)
-        return h, loss, output, self.targets(inverses, h, gradient)
+        h = activities(learner.model, batch.x)
+        loss, output, gradient = output_step(self.loss, learner.model, h[-2], batch, self.reduction)
+        return h, loss, output, self.targets(self.inverses_of(learner), h[1:-1], gradient)
 
     def forward_cost(self, model: Chain, h: list[Activity], targets: list[Activity], batch: Batch) -> Float[Array, ""]:
         """sum_l ||f_l(h_{l-1}) - t_l||^2 + C, whose gradient with respect to the model is each layer's own."""
@@ -116,7 +121,7 @@ class LayerTargets(Rule):
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Return each layer's own gradient, and each inverse's; `inverse_loss` says how well they invert."""
-        h, loss, output, targets = self.propose(learner.model, learner.feedback, batch)
+        h, loss, output, targets = self.propose(learner, batch)
 
         def inverse_cost(inverses: list[Series]) -> Array:
             return self.inverse_cost(inverses, learner.model, h, key=key)

@@ -1,0 +1,68 @@
+"""What rules share that infer hidden activities from both sides: from the layer below and from the one above.
+
+Layer l has a way up, f_l, and a way down, g_l. Every way is the mean of a Gaussian of unit variance, and what
+the loss measures is -log p of what it is measured on. Log-likelihoods leave out the Gaussians' constants.
+
+    d log p(h_{l-1} | h_l) / dh_l  ~  f_l(h_{l-1}) - f_l(g_l(h_l)),   exact where f_l and g_l are linear and
+                                                                      each other's transposes
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from ._layerwise import Activity
+
+Way = Callable[[Activity], Activity]
+Joint = Callable[[list[Activity]], Float[Array, " batch"]]
+
+
+def log_normal(h: Activity, mean: Activity) -> Float[Array, " batch"]:
+    """Of each example, log N(h; mean, I) up to a constant: -||h - mean||^2 / 2."""
+    return -0.5 * jnp.sum((h - mean) ** 2, axis=tuple(range(1, h.ndim)))
+
+
+def from_below(f: Way, g: Way, below: Activity, here: Activity) -> Activity:
+    """f_l(h_{l-1}) - f_l(g_l(h_l)): where h_l has to go to explain the layer below."""
+    return f(below) - f(g(here))
+
+
+def settle(
+    step: Callable[[list[Activity]], list[Activity]], joint: Joint, h: list[Activity], iterations: int
+) -> tuple[list[Activity], Float[Array, " states"]]:
+    """Repeat a step.
+
+    Args:
+        step: moves the activities once.
+        joint: log-likelihood of each example with such activities.
+        h: the activities to start from.
+        iterations: N, how many steps.
+
+    Returns:
+        The activities, and the batch's mean log-likelihood before each step and after the last, N + 1 values.
+    """
+
+    def advance(h: list[Activity], _: None) -> tuple[list[Activity], Array]:
+        return step(h), jnp.mean(joint(h))
+
+    h, trace = jax.lax.scan(advance, h, length=iterations)
+    return h, jnp.append(trace, jnp.mean(joint(h)))
+
+
+def ends(trace: Float[Array, " states"]) -> dict[str, Array]:
+    """What a rule tells about an inference: its whole course, and how it began and ended."""
+    return {"joint": trace, "joint_first": trace[0], "joint_last": trace[-1]}
+
+
+def corrupt(h: Sequence[Activity], noise: float, key: Key[Array, ""]) -> list[Activity]:
+    """Every h_l with Gaussian noise of its own."""
+    keys = jax.random.split(key, len(h))
+    return [each + noise * jax.random.normal(k, each.shape, each.dtype) for each, k in zip(h, keys, strict=True)]
+
+
+def delta_rule(ways: Sequence[Way], inputs: Sequence[Activity], aims: Sequence[Activity]) -> Float[Array, ""]:
+    """-sum_l log N(aim_l; way_l(input_l)), the batch's mean: its gradient is the delta rule of every way."""
+    costs = (-log_normal(aim, way(h)) for way, h, aim in zip(ways, inputs, aims, strict=True))
+    return sum((jnp.mean(cost) for cost in costs), start=jnp.zeros(()))
