@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pytest
 
 import anyprop as ap
-from anyprop.nets import Chain, Dense, SpikingNetwork
+from anyprop.nets import Activate, Chain, Dense, SpikingNetwork
 from anyprop.rules import RULES
 from anyprop.testing import CHECKS, Inapplicable, check
-from anyprop.testing._case import Case, case, small_mlp
+from anyprop.testing._case import Case, blobs, case, small_mlp
 
 
 def tiny(key, depth):
@@ -26,6 +26,24 @@ def hard_and_sampled(key, depth):
     return Chain([Dense(n, m, activation=f, key=k) for n, m, f, k in zip(sizes, sizes[1:], units, keys, strict=False)])
 
 
+def signs(key, depth):
+    """Layers that hear the sign of the layer below, but for the first and the last."""
+    first, *rest = small_mlp(key, depth).stages
+    return Chain([first, *(stage for layer in rest[:-1] for stage in (Activate("sign"), layer)), *rest[-1:]])
+
+
+def autoencoder(key, depth):
+    """Ways up and down in turn, mirrored: half of the layers each."""
+    up = [8, 7, *[6] * depth][: (depth + 1) // 2 + 1]
+    return ap.nets.mlp(*up, *reversed(up[:-1]), key=key)
+
+
+def itself(key, model):
+    """Inputs that are their own targets."""
+    x = blobs(key, model).x
+    return ap.Batch(x, x)
+
+
 def spiking(key, depth):
     """Trials just long enough for spikes to reach the last layer."""
     return SpikingNetwork(3, *[4] * (depth - 1), 2, duration=10 + 10 * depth, key=key)
@@ -39,6 +57,9 @@ def rates(key, model):
 
 
 SPECIAL = {
+    # ADMM's closed forms are those of piecewise linear units; from ten examples, its least squares are all but
+    # interpolation, which a ridge damps.
+    "admm": {"rule": ap.ADMM(ridge=0.01), "model": partial(small_mlp, activation="relu")},
     "actor-critic": {"model": partial(small_mlp, activation="sigmoid")},
     "conductance-perturbation": {"model": spiking, "batch": rates, "depths": (1, 2, 4)},
     "finite-differences": {"model": tiny},
@@ -51,6 +72,16 @@ SPECIAL = {
     **{
         name: {"rule": RULES[name](reduction="sum")} for name in ("target-propagation", "difference-target-propagation")
     },
+    "discrete-target-propagation": {
+        "rule": ap.DiscreteTargetPropagation(target_step=2.0, reduction="sum"),
+        "model": signs,
+        "depths": (3, 4, 8),
+    },
+    "stochastic-target-propagation": {
+        "rule": ap.StochasticTargetPropagation(target_step=0.58, reduction="sum"),
+        "model": partial(small_mlp, activation="sigmoid"),
+    },
+    "target-propagation-em": {"model": autoencoder, "batch": itself, "depths": (2, 4, 8)},
 }
 """What a rule needs besides its defaults to be tested."""
 

@@ -9,6 +9,7 @@ Every rule is here by its class name (`ap.Backprop`, `ap.KolenPollack`, ...); `a
 from . import data, diagnose, losses, nets, report, rules, testing, training
 from ._citations import citation
 from .contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
+from .rules.auxiliary import *  # noqa: F403
 from .rules.exact import *  # noqa: F403
 from .rules.feedback import *  # noqa: F403
 from .rules.perturbation import *  # noqa: F403

@@ -4,9 +4,9 @@ import re
 
 from .._checks import choose
 from ..contract import Rule
-from . import exact, feedback, perturbation, targets
+from . import auxiliary, exact, feedback, perturbation, targets
 
-FAMILIES = (exact, perturbation, feedback, targets)
+FAMILIES = (exact, perturbation, feedback, targets, auxiliary)
 
 RULES: dict[str, type[Rule]] = {
     re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower(): getattr(family, name)

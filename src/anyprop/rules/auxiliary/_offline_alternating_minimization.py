@@ -1,0 +1,104 @@
+"""Offline alternating minimisation: every training example keeps its codes, and each iteration sees them all.
+
+    c_L, ..., c_1: steps down problems (4) and (5), from where the example's codes were left
+    W_l     = argmin_W  mean ||c_l - W sigma_{l-1}(c_{l-1})||^2 + ridge ||W - W_old||^2,      l = 1..L
+    W_{L+1} = W_{L+1} - rate d/dW  mean C(W sigma_L(c_L), y)
+
+At its first visit an example's codes are those of a forward pass.
+
+Source: Choromanska et al. 2019, where it is what the online methods are compared with.
+
+Exact limit: with small rates no iteration over all examples raises the objective.
+"""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key, PyTree
+
+from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
+from ._blocks import count_examples, one_example, put_rows, row_index, take_rows
+from ._codes import LeastSquaresRule, encode, hidden_weights, shift
+
+
+class OfflineAlternatingMinimization(LeastSquaresRule):
+    """Offline alternating minimisation: codes kept for each example, weights solved for over all of them.
+
+    Use it as the batch method that the online ones are measured against, or where the data are few. A step
+    is an iteration of the method, so a batch is to hold the whole training set; on a part of it the rule
+    runs, and fits the weights to that part alone.
+
+    The update is `old - new`: `optax.sgd(1.0)` applies it exactly.
+
+    Args:
+        ridge: weight of ||W - W_old||^2 in a layer's problem, in units of the mean square activity. It keeps
+            the problem well-posed, and weights from silent units as they are.
+        output_rate: step size of the output layer.
+        mu: weight of the distance between a code and what the layer below makes of it.
+        code_steps: steps of each code in an iteration.
+        code_rate: step size of a code, down each example's own terms.
+        code_sparsity: lambda, weight of the penalty |c|_1 on codes, of the norm that `reduction` makes.
+        reduction: whether the norms of codes are a `"sum"` over a layer's units, as in the paper, or a
+            `"mean"`, as in its code.
+        loss: the cost, by name or as a `Loss`.
+
+    Raises:
+        ValueError: a number is out of its range, or `reduction` is unknown.
+
+    References:
+        Choromanska, Cowen, Kumaravel, Luss, Rigotti, Rish, Diachille, Gurev, Kingsbury, Tejwani &
+        Bouneffouf. Beyond backprop: online alternating minimization with auxiliary variables. ICML, 2019.
+    """
+
+    card: ClassVar[Card] = Card(
+        name="Offline alternating minimisation",
+        family="auxiliary",
+        needs=Needs.CHAIN,
+        source=("choromanska2019",),
+        dossier=("S48",),
+        local=True,
+        weight_transport=True,
+        phases=2,
+        derivatives=True,
+        limit="no iteration over all examples raises the objective, with small rates",
+    )
+
+    def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
+        """Make room for the codes of every training example.
+
+        Raises:
+            TypeError: the rule cannot train this kind of model.
+            ValueError: `data` is missing.
+        """
+        del key
+        model = self.accept(model)
+        examples = count_examples(type(self).__name__, data)
+        codes, _ = jax.eval_shape(encode, model, one_example(model))
+        room = [jnp.zeros((examples, *code.shape[1:]), code.dtype) for code in codes]
+        return Learner(model, memory=(room, jnp.zeros(examples, bool)))
+
+    def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
+        """Return old - new.
+
+        `objective` is that of the moved codes and the old weights, a mean over examples; `code_shift` says
+        how far the codes moved, root mean square.
+
+        Raises:
+            ValueError: `batch.index` is missing.
+        """
+        del key
+        model, index = learner.model, row_index(type(self).__name__, batch)
+        encoded, output = encode(model, batch.x)
+        kept, visited = take_rows(learner.memory, index)
+        codes = [jnp.where(visited[:, None], code, fresh) for code, fresh in zip(kept, encoded, strict=True)]
+        moved = self.update_codes(model, batch, codes, self.mu)
+        solutions = [
+            moments.near(weight, self.ridge).solve()
+            for moments, weight in zip(self.moments(model, batch.x, moved), hidden_weights(model), strict=True)
+        ]
+        update = self.weight_update(model, batch, moved, solutions)
+        memory = put_rows(learner.memory, index, (moved, jnp.ones_like(visited)))
+        loss = jnp.mean(self.loss(output, batch.y))
+        metrics = {"objective": self.objective(model, batch, moved, self.mu), "code_shift": shift(codes, moved)}
+        return Credit(loss, output, (update, None), memory, metrics)

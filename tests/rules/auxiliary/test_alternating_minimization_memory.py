@@ -1,0 +1,164 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from anyprop.contract import Batch
+from anyprop.nets import Chain, Dense, Norm, elman, lenet5, mlp, sites
+from anyprop.rules.auxiliary import AlternatingMinimizationMemory
+from anyprop.rules.auxiliary._codes import Moments, encode
+from anyprop.rules.exact import Backprop
+
+
+def examples(key, model, count=30):
+    x = jax.random.normal(key, (count, *model.input_shape))
+    return Batch(x, jnp.arange(count) % model.output_shape[-1])
+
+
+@eqx.filter_jit
+def credit(rule, learner, batch):
+    return rule.credit(learner, batch, key=jax.random.key(0))
+
+
+@eqx.filter_jit
+def moved_codes(rule, model, batch):
+    return rule.update_codes(model, batch, encode(model, batch.x)[0], rule.mu)
+
+
+def after(learner, credit):
+    optimizer = optax.sgd(1.0)
+    updates, _ = optimizer.update(credit.grads, optimizer.init(learner.params), learner.params)
+    return learner.apply(updates, credit.memory)
+
+
+def with_bias(site):
+    return np.vstack([site.weight, site.bias])
+
+
+def test_the_solution_is_the_least_squares_fit_of_all_codes_so_far(x64):
+    """B A^-1 of two batches, made by two networks, is the fit of the codes of both."""
+    model = mlp(4, 6, 5, 3, key=jax.random.key(0))
+    rule = AlternatingMinimizationMemory(solver="solve", ridge=1e-10)
+    learner = rule.init(model, key=jax.random.key(0))
+    inputs, codes = ([], []), ([], [])
+    for seed in range(2):
+        batch = examples(jax.random.key(seed), model)
+        moved = moved_codes(rule, learner.model, batch)
+        for l, a in enumerate([batch.x, jnp.tanh(moved[0])]):
+            inputs[l].append(np.hstack([a, np.ones((30, 1))]))
+            codes[l].append(np.asarray(moved[l]))
+        learner = after(learner, credit(rule, learner, batch))
+    for l, site in enumerate(sites(learner.model)[:2]):
+        expected, *_ = np.linalg.lstsq(np.vstack(inputs[l]), np.vstack(codes[l]))
+        np.testing.assert_allclose(with_bias(site), expected, rtol=1e-6, atol=1e-8)
+
+
+def problem(key):
+    one, two, three = jax.random.split(key, 3)
+    a, c = jax.random.normal(one, (40, 6)), jax.random.normal(two, (40, 3))
+    return Moments(a.T @ a / 40, a.T @ c / 40), jax.random.normal(three, (6, 3))
+
+
+def test_a_pass_goes_over_the_columns_one_by_one(x64):
+    moments, weight = problem(jax.random.key(0))
+    ridge = 0.1
+    A, B = np.asarray(moments.A) + ridge * np.eye(6), np.asarray(moments.B + ridge * weight)
+    W = np.array(weight)
+    for _ in range(2):
+        for j in range(6):
+            W[j] += (B[j] - A[j] @ W) / A[j, j]
+    rule = AlternatingMinimizationMemory(passes=2, ridge=ridge)
+    np.testing.assert_allclose(rule.solution(moments, weight), W, rtol=1e-10)
+
+
+def test_passes_converge_to_the_solution(x64):
+    moments, weight = problem(jax.random.key(0))
+    exact = np.linalg.solve(moments.A, moments.B)
+    rules = [AlternatingMinimizationMemory(passes=passes, ridge=1e-12) for passes in (1, 5, 100)]
+    errors = [np.linalg.norm(rule.solution(moments, weight) - exact) / np.linalg.norm(exact) for rule in rules]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-9
+    exactly = AlternatingMinimizationMemory(solver="solve", ridge=1e-12).solution(moments, weight)
+    np.testing.assert_allclose(exactly, exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize("solver", ["columns", "solve"])
+def test_weights_from_silent_units_stay(key, solver):
+    model = mlp(5, 4, 3, activation="relu", key=key)
+    batch = examples(key, model)
+    batch = Batch(batch.x.at[:, 2].set(0.0), batch.y)
+    rule = AlternatingMinimizationMemory(solver=solver)
+    grads = credit(rule, rule.init(model, key=key), batch).grads[0]
+    np.testing.assert_allclose(sites(grads)[0].weight[2], 0.0, atol=1e-6)
+    assert jnp.all(jnp.any(jnp.abs(jnp.delete(sites(grads)[0].weight, 2, axis=0)) > 1e-5, axis=1))
+
+
+def test_memory_is_a_sum_that_forgets(x64):
+    model = mlp(4, 5, 3, key=jax.random.key(0))
+    batches = [examples(jax.random.key(seed), model) for seed in range(2)]
+    rule = AlternatingMinimizationMemory(forgetting=0.25)
+    learner = rule.init(model, key=jax.random.key(0))
+    assert not any(map(np.any, jax.tree.leaves(learner.memory)))
+    expected = np.zeros((5, 5))
+    for batch in batches:
+        learner = eqx.tree_at(lambda l: l.memory, learner, credit(rule, learner, batch).memory)
+        a = np.hstack([batch.x, np.ones((30, 1))])
+        expected = 0.75 * expected + a.T @ a / 30
+    np.testing.assert_allclose(learner.memory[0].A, expected, rtol=1e-12)
+
+
+def test_without_a_hidden_layer_it_is_gradient_descent(x64):
+    model = mlp(4, 3, key=jax.random.key(0))
+    batch = examples(jax.random.key(1), model)
+    rule = AlternatingMinimizationMemory(output_rate=0.3)
+    found, exact = (credit(r, r.init(model, key=jax.random.key(0)), batch) for r in (rule, Backprop()))
+    np.testing.assert_allclose(found.grads[0].stages[0].weight, 0.3 * exact.grads[0].stages[0].weight, rtol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["columns", "solve"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_sgd_of_rate_one_learns(key, solver, bias):
+    model = mlp(5, 8, 8, 3, activation="relu", bias=bias, key=key)
+    batch = examples(key, model)
+    rule = AlternatingMinimizationMemory(solver=solver, forgetting=0.5)
+    learner = rule.init(model, key=key)
+
+    @eqx.filter_jit
+    def step(learner):
+        found = credit(rule, learner, batch)
+        return after(learner, found), found.loss
+
+    losses = []
+    for _ in range(20):
+        learner, loss = step(learner)
+        losses.append(loss)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("solver", "rows"),
+        ("passes", 0),
+        ("forgetting", 1.0),
+        ("ridge", 0.0),
+        ("output_rate", 0.0),
+        ("mu", -1.0),
+    ],
+)
+def test_bad_hyperparameters(argument, value):
+    with pytest.raises((ValueError, TypeError), match=argument):
+        AlternatingMinimizationMemory(**{argument: value})
+
+
+@pytest.mark.parametrize("build", ["lenet5", "elman", "norm"])
+def test_hidden_layers_that_it_cannot_solve_for(key, build):
+    model = {
+        "lenet5": lambda: lenet5(key=key),
+        "elman": lambda: elman(4, 5, 3, key=key),
+        "norm": lambda: Chain([Dense(4, 5, key=key), Norm(5, activation="relu"), Dense(5, 3, key=key)]),
+    }[build]()
+    with pytest.raises(TypeError, match="choose AlternatingMinimization"):
+        AlternatingMinimizationMemory().init(model, key=key)
