@@ -4,6 +4,7 @@ from ._checkpoint import CheckpointError
 from ._compare import Comparison, compare
 from ._descend import Descent, descend
 from ._fit import Diverged, EpochEnd, Run, check, fit
+from ._layer_parallel import LayerParallel, LayerParallelState
 from ._program import describe
 from ._progress import Progress
 from ._schedules import alternating_minimization_bound, alternating_minimization_schedule
@@ -14,6 +15,8 @@ __all__ = [
     "Descent",
     "Diverged",
     "EpochEnd",
+    "LayerParallel",
+    "LayerParallelState",
     "Progress",
     "Run",
     "alternating_minimization_bound",
