@@ -4,7 +4,24 @@
 was stopped, and writes `FOLDER/result.json`. The results in this repository lie in `results/`.
 """
 
-from . import _am_theory, _dfa_deep, _feedback_mnist, _lenet5_feedback, _neur503
+from . import (
+    _am_binary,
+    _am_cifar,
+    _am_higgs,
+    _am_lenet5,
+    _am_mnist,
+    _am_rnn15,
+    _am_theory,
+    _dfa_deep,
+    _dtp_cifar,
+    _dtp_deep_mnist,
+    _dtp_discrete,
+    _dtp_stochastic,
+    _feedback_mnist,
+    _iterative_target_propagation,
+    _lenet5_feedback,
+    _neur503,
+)
 from ._reproduction import Claim, Options, Reproduction, outcome
 
 REPRODUCTIONS: dict[str, Reproduction] = {
@@ -14,6 +31,17 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _feedback_mnist,
         _dfa_deep,
         _lenet5_feedback,
+        _dtp_deep_mnist,
+        _dtp_discrete,
+        _dtp_stochastic,
+        _dtp_cifar,
+        _iterative_target_propagation,
+        _am_mnist,
+        _am_cifar,
+        _am_lenet5,
+        _am_rnn15,
+        _am_higgs,
+        _am_binary,
         _am_theory,
     )
 }
