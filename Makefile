@@ -31,6 +31,13 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/against_hand_written.py --json benchmarks/against_hand_written.json
 	$(BIN)/anyprop bench --net 784-500-10 --batch-size 128 --json benchmarks/bench.json
+	$(BIN)/anyprop bench backprop target-propagation difference-target-propagation \
+	  simplified-target-propagation local-difference-reconstruction iterative-target-propagation \
+	  --net 784-240-240-240-240-240-240-240-10 --batch-size 100 --json benchmarks/bench_targets.json
+	$(BIN)/anyprop bench backprop alternating-minimization alternating-minimization-memory \
+	  method-of-auxiliary-coordinates offline-alternating-minimization admm \
+	  --net 784-100-100-10 --activation relu --batch-size 200 --json benchmarks/bench_auxiliary.json
+	$(BIN)/python benchmarks/layer_parallel.py --json benchmarks/layer_parallel.json
 
 clean:
 	rm -rf $(VENV) site dist .pytest_cache .ruff_cache

@@ -75,16 +75,16 @@ def speed() -> str:
         rows = ["| contestant | seconds | ratio |", "|---|---|---|"]
         rows += [f"| {name} | {value:.2f} | {value / reference:.2f} |" for name, value in seconds.items()]
         parts.append(f"**{title}**\n\n" + "\n".join(rows))
-    rates = json.loads((ROOT / "benchmarks" / "bench.json").read_text())
-    parts.append(
-        f"Each rule's rate as a ratio to backprop's, same net and batch, in turns: `{rates['settings']['command']}`."
-    )
-    rows = ["| rule | steps per second | ratio to backprop |", "|---|---|---|"]
-    for name, rate in rates["rules"].items():
-        rows.append(f"| `{name}` | {rate['steps_per_second']:.0f} | {rate['ratio_to_backprop']:.2f} |")
-    parts.append("\n".join(rows))
     versions = result["versions"]
     parts.append(f"{versions['device']}, {versions['cores']} cores, JAX {versions['jax']}, {versions['date'][:10]}.")
+    parts.append("Each rule's rate as a ratio to backprop's, same net and batch, in turns:")
+    for path in sorted((ROOT / "benchmarks").glob("bench*.json")):
+        rates = json.loads(path.read_text())
+        rows = ["| rule | steps per second | ratio to backprop |", "|---|---|---|"]
+        for name, rate in rates["rules"].items():
+            rows.append(f"| `{name}` | {rate['steps_per_second']:.0f} | {rate['ratio_to_backprop']:.2f} |")
+        parts.append(f"`{rates['settings']['command']}`, {rates['versions']['date'][:10]}:")
+        parts.append("\n".join(rows))
     return "\n\n".join(parts) + "\n"
 
 

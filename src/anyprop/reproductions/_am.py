@@ -234,10 +234,11 @@ def draw(passes: Mapping[str, np.ndarray], path: Path, smoothed: int = 10) -> No
     """Plot the error within the first pass, means over `smoothed` mini-batches, on a logarithmic axis."""
     runs = []
     for name, errors in passes.items():
-        blocks = errors[:, : errors.shape[1] // smoothed * smoothed].reshape(len(errors), -1, smoothed).mean(axis=2)
+        size = min(smoothed, errors.shape[1])
+        blocks = errors[:, : errors.shape[1] // size * size].reshape(len(errors), -1, size).mean(axis=2)
         for seed, values in enumerate(blocks):
             epochs = [
-                {"epoch": (i + 1) * smoothed, "test_error": max(float(value), 1e-4)} for i, value in enumerate(values)
+                {"epoch": (i + 1) * size, "test_error": max(float(value), 1e-4)} for i, value in enumerate(values)
             ]
             runs.append({"rule": name, "seed": seed, "epochs": epochs})
     report.plot_learning({"settings": {}, "versions": {}, "runs": runs}, path, counted="Mini-batch")

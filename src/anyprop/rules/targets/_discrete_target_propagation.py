@@ -103,9 +103,8 @@ class DiscreteTargetPropagation(LayerTargets):
         if not any(map(ears, hidden)):
             raise TypeError(
                 "DiscreteTargetPropagation is for layers that transmit signs, and none here does; put Activate('sign') "
-                "or Activate('step') between two hidden layers, as in [Dense(784, 500, activation='tanh', key=a), "
-                "Activate('sign'), Dense(500, 500, activation='tanh', key=b), Dense(500, 10, key=c)], choose "
-                "DifferenceTargetPropagation for continuous transmission, or StraightThrough for hard units"
+                "or Activate('step') between two hidden layers of a Chain, choose DifferenceTargetPropagation for "
+                "continuous transmission, or StraightThrough for hard units"
             )
         return model
 
