@@ -39,17 +39,18 @@ class AlternatingMinimization(CodeRule):
     codes. With five code steps it costs about twice what backprop costs on a dense net, and about four times
     on LeNet-5 or an Elman net.
 
-    Layers learn at different rates, so pass an optimizer that rescales, such as `optax.adam(0.003)`. The
-    published setting for dense nets is `reduction="mean"` with `optax.adam(0.008)` and the defaults for the
-    rest. There a code moves its neighbour below by a share of about 1 / width, and the distance shrinks
-    layer by layer: below three or four layers, or wide convolutions, single precision loses it.
+    The defaults make s = 1/2 and mu = 1: to first order a code's displacement reaches the layer below
+    undiminished, at any depth, and every layer's update is backprop's, so that backprop's rates suit it.
+    The published setting for dense nets is `reduction="mean", mu=0.003, code_rate=0.0015` with
+    `optax.adam(0.008)`. There a code moves its neighbour below by a share of about 1 / width, and the distance
+    shrinks layer by layer: below three or four layers, or wide convolutions, single precision loses it.
 
     Args:
         mu: weight of the distance between a code and what the layer below makes of it. The smaller, the
             further the codes follow the cost.
         code_steps: steps of each code.
         code_rate: step size of a code, down each example's own terms. The published code averages them
-            over the batch and takes 0.3 for batches of 200, so that is 0.3 / 200 here, for any batch.
+            over the batch and takes 0.3 for batches of 200, which is 0.0015 here, for any batch.
         code_sparsity: lambda, weight of the penalty |c|_1 on codes, of the norm that `reduction` makes.
         reduction: whether the norms of codes are a `"sum"` over a layer's units, as in the paper, or a
             `"mean"`, as in its code. In a net whose layers have n units the mean is the sum with mu,

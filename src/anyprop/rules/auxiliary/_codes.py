@@ -205,9 +205,9 @@ class CodeRule(Rule):
         loss: the cost, by name or as a `Loss`.
     """
 
-    mu: float = eqx.field(default=0.003, kw_only=True)
+    mu: float = eqx.field(default=1.0, kw_only=True)
     code_steps: int = eqx.field(default=5, static=True, kw_only=True)
-    code_rate: float = eqx.field(default=0.0015, kw_only=True)
+    code_rate: float = eqx.field(default=0.03, kw_only=True)
     code_sparsity: float = eqx.field(default=0.0, kw_only=True)
     reduction: Literal["mean", "sum"] = eqx.field(default="sum", static=True, kw_only=True)
 
