@@ -74,7 +74,12 @@ def looks(rules: Sequence[str]) -> dict[str, Look]:
 
 
 def learning_figure(
-    results: Results, metric: str = "test_error", *, counted: str = "Epoch", width: float = 8.0
+    results: Results,
+    metric: str = "test_error",
+    *,
+    counted: str = "Epoch",
+    named: str | None = None,
+    width: float = 8.0,
 ) -> Figure:
     """Return the learning curves: mean over the seeds, and a band from the lowest to the highest seed.
 
@@ -85,6 +90,7 @@ def learning_figure(
         metric: what to draw: "test_error", "validation_error", "test_loss", "validation_loss" or
             "train_loss".
         counted: what the records count under "epoch", the name on the horizontal axis.
+        named: the name on the vertical axis; default: that of the metric.
         width: width of the figure in inches; below 6 the legend moves under the axes.
 
     Raises:
@@ -104,7 +110,7 @@ def learning_figure(
     ax = axes[0]
     for rule, c in curves.items():
         _draw(ax, c, look[rule])
-    _value_axis(ax, METRICS[metric], [float(v) for c in curves.values() for v in (c.low.min(), c.high.max())])
+    _value_axis(ax, named or METRICS[metric], [float(v) for c in curves.values() for v in (c.low.min(), c.high.max())])
     ax.set_xlabel(counted)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if wide:
@@ -210,7 +216,12 @@ def cost_figure(results: Results, *, width: float = 8.0) -> Figure:
 
 
 def plot_learning(
-    results: Results, path: str | os.PathLike[str], metric: str = "test_error", *, counted: str = "Epoch"
+    results: Results,
+    path: str | os.PathLike[str],
+    metric: str = "test_error",
+    *,
+    counted: str = "Epoch",
+    named: str | None = None,
 ) -> None:
     """Save `learning_figure`.
 
@@ -219,11 +230,12 @@ def plot_learning(
         path: file to write; its ending (.png, .svg or .pdf) is the format.
         metric: what to draw; see `learning_figure`.
         counted: what the records count under "epoch", the name on the horizontal axis.
+        named: the name on the vertical axis; default: that of the metric.
 
     Raises:
         ValueError: another ending, or nothing to draw.
     """
-    _save(learning_figure(results, metric, counted=counted), path)
+    _save(learning_figure(results, metric, counted=counted, named=named), path)
 
 
 def plot_alignment(results: Results, path: str | os.PathLike[str]) -> None:

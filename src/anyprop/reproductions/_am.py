@@ -241,4 +241,6 @@ def draw(passes: Mapping[str, np.ndarray], path: Path, smoothed: int = 10) -> No
                 {"epoch": (i + 1) * size, "test_error": max(float(value), 1e-4)} for i, value in enumerate(values)
             ]
             runs.append({"rule": name, "seed": seed, "epochs": epochs})
-    report.plot_learning({"settings": {}, "versions": {}, "runs": runs}, path, counted="Mini-batch")
+    report.plot_learning(
+        {"settings": {}, "versions": {}, "runs": runs}, path, counted="Mini-batch", named="Error on the mini-batch"
+    )

@@ -8,12 +8,13 @@ drawn; here all of them learn.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from jaxtyping import PyTree
 
-from .. import data, nets
+from .. import data, nets, report
 from ..data import Data
 from ..rules.exact import Backprop
 from ..rules.targets import DifferenceTargetPropagation
@@ -74,7 +75,21 @@ def against_backprop(
             point["train_error"] = fmean(record["train_error"] for record in epoch)
         measured |= errors
         details["settings"][name], details["curves"][name] = found["settings"], found["curves"][name]
+    draw(details["curves"], epochs, options.out / "curves.png")
     return measured, details
+
+
+def draw(curves: Mapping[str, Sequence[Mapping[str, Any]]], epochs: int, path: Path) -> None:
+    """Plot training and test error by epoch, on a logarithmic axis."""
+    runs = []
+    for name, curve in curves.items():
+        for split in ("train", "test"):
+            points = [
+                {"epoch": point["epoch"] * epochs / len(curve), "test_error": point[f"{split}_error"] or None}
+                for point in curve
+            ]
+            runs.append({"rule": f"{name}, {split}", "seed": 0, "epochs": points})
+    report.plot_learning({"settings": {}, "versions": {}, "runs": runs}, path, named="Error")
 
 
 REPRODUCTION = Reproduction(
