@@ -7,6 +7,7 @@ every mini-batch is noted before the method has learned from it.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import optax
 
 from .. import report
+from .._files import write_json
 from ..contract import Rule
 from ..data import Data
 from ..nets import Chain
@@ -146,12 +148,12 @@ def study(
         epochs: passes over the data.
         seeds: number of seeds.
         batch_size: examples of a step, for methods that do not take all of them.
-        settings: best settings by method, if they are known already; those that are missing are tuned.
+        settings: best settings by method, if they are known already.
 
     Returns:
         The last test error by method, in %, and the error of the first pass, in %, over seeds; and details.
     """
-    best = {name: (settings or {}).get(name) or tune(m, net, tuning, batch_size) for name, m in methods.items()}
+    best = dict(settings) if settings else tuned(methods, net, tuning, batch_size, options)
     measured: dict[str, list[float]] = {}
     details: dict[str, Any] = {"settings": best, "curves": {}, "first_pass": {}}
     for whole in (False, True):
@@ -187,6 +189,20 @@ def study(
     first = less(measured, "am-adam", "adam", "error in the first pass")
     measured["am-adam error less adam's, first pass"] = first
     return measured, details
+
+
+def tuned(
+    methods: Mapping[str, Method], net: Callable[..., Chain], tuning: Data, batch_size: int, options: Options
+) -> dict[str, float]:
+    """The best setting of every method, written down as they come, so that a resumed run need not tune again."""
+    path = options.out / "settings.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    best = json.loads(path.read_text()) if options.resume and path.exists() else {}
+    for name, method in methods.items():
+        if name not in best:
+            best[name] = tune(method, net, tuning, batch_size)
+            write_json(path, best)
+    return best
 
 
 def tune(method: Method, net: Callable[..., Chain], tuning: Data, batch_size: int) -> float:

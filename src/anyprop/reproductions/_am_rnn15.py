@@ -19,7 +19,7 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
         BY_GRADIENT,
         partial(nets.elman, 28, 15, 10, steps=28),
         data.load("mnist"),
-        data.load("mnist", validation=10_000),
+        data.load("mnist", validation=10_000, train_size=10_000),
         options,
         epochs=options.epochs or REPRODUCTION.epochs,
         seeds=options.seeds or REPRODUCTION.seeds,
