@@ -6,10 +6,11 @@
 Every rule is here by its class name (`ap.Backprop`, `ap.KolenPollack`, ...); `ap.rules.RULES` lists them.
 """
 
-from . import data, diagnose, losses, nets, report, rules, testing, training
+from . import data, diagnose, energies, losses, nets, report, rules, testing, training
 from ._citations import citation
 from .contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from .rules.auxiliary import *  # noqa: F403
+from .rules.equilibrium import *  # noqa: F403
 from .rules.exact import *  # noqa: F403
 from .rules.feedback import *  # noqa: F403
 from .rules.perturbation import *  # noqa: F403
@@ -32,6 +33,7 @@ __all__ = [
     "compare",
     "data",
     "diagnose",
+    "energies",
     "fit",
     "losses",
     "nets",

@@ -110,6 +110,7 @@ class Needs(enum.StrEnum):
     CHAIN = "a chain"
     ELMAN = "an Elman network"
     SPIKING = "a spiking network"
+    ENERGY = "an energy, or a chain read as one"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,9 @@ import re
 
 from .._checks import choose
 from ..contract import Rule
-from . import auxiliary, exact, feedback, perturbation, targets
+from . import auxiliary, equilibrium, exact, feedback, perturbation, targets
 
-FAMILIES = (exact, perturbation, feedback, targets, auxiliary)
+FAMILIES = (exact, perturbation, feedback, targets, auxiliary, equilibrium)
 
 RULES: dict[str, type[Rule]] = {
     re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower(): getattr(family, name)

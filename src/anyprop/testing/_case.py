@@ -174,7 +174,7 @@ def small_elman(key: Key[Array, ""], depth: int) -> Chain:
 
 def blobs(key: Key[Array, ""], model: PyTree) -> Batch:
     """Inputs in one cloud for each class, shaped as `model` takes them."""
-    if not isinstance(model, Chain):
+    if not (hasattr(model, "input_shape") and hasattr(model, "output_shape")):
         raise TypeError(
             f"a {type(model).__name__} does not tell the shape of its input; pass batch=(key, model) -> Batch"
         )

@@ -1,0 +1,193 @@
+"""Equilibrium propagation: nudge a settled system towards the answer, and see what gives.
+
+    F(theta, beta, s) = E(theta, s, x) + beta C(s, y)         the total energy of one example
+    s^beta = the rest of  ds/dt = -dF/ds                      s^0 the free one, from which the others start
+
+    one-sided, random-sign:  (dF/dtheta(beta, s^beta) - dF/dtheta(0, s^0)) / beta
+    centred:                 (dF/dtheta(beta, s^beta) - dF/dtheta(-beta, s^-beta)) / (2 beta)
+
+For the Hopfield energy, dE/dW_k = -rho(s_k) rho(s_{k-1})^T: the difference of a Hebbian term between two phases.
+A random sign of beta, drawn for each batch, takes the error of first order out of the mean update at the price of
+one nudged phase; the centred form takes it out of every update at the price of two.
+
+Source: Scellier and Bengio 2017; Laborieux, Ernoult, Scellier, Bengio, Grollier and Querlioz 2021 for the centred
+form.
+
+Exact limit: as beta -> 0, the gradient of the mean of C(s^0, y), provided that the phases have settled. The error
+is O(beta) one-sided and O(beta^2) centred.
+"""
+
+from typing import ClassVar, Literal, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from ..._checks import choose, count, non_negative, positive
+from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
+from ...energies import Energy, GradientFlow, Hopfield, Settled, State
+from ...losses import Loss, SquaredError, as_loss
+from ...nets import Chain
+from ..auxiliary._blocks import count_examples, put_rows, row_index, take_rows
+
+Variant = Literal["one-sided", "centred", "random-sign"]
+
+
+class EquilibriumPropagation(Rule):
+    """Equilibrium propagation: the energy's parameter gradient in a nudged phase, minus that in the free phase.
+
+    Use it on systems that compute by settling. A chain is read as a Hopfield network, `energies.Hopfield`, whose
+    weights act in both directions; any `energies.Energy` can be passed instead. `Learner.model` is that energy, with
+    this rule's free phase as its relaxation: it predicts by settling from its start. The phases differ in nothing but
+    the nudge, so no second circuit carries errors.
+
+    The published Hopfield networks, with `variant="random-sign"`, `particles=True`, `beta=1.0`, batches of 20, and
+    `optax.partition` for a rate of each layer's own:
+
+    | network | free steps | nudged steps | rates, first to last layer |
+    |---|---|---|---|
+    | 784-500-10 | 20 | 4 | 0.1, 0.05 |
+    | 784-500-500-10 | 100 | 6 | 0.4, 0.1, 0.01 |
+    | 784-500-500-500-10 | 500 | 8 | 0.128, 0.032, 0.008, 0.002 |
+
+    It reports, as metrics that begin with `free_` or, of all nudged phases, with `nudged_`: `steps` taken, the mean
+    over the batch; `residual`, the speed of the batch's fastest unit at the end; `converged`, the fraction of
+    examples that settled to `tolerance`.
+
+    Args:
+        beta: strength of the nudge, in units of the energy per unit of the cost, above 0. A nudge of -beta pushes
+            away from the answer: against squared error, output units without bounds withstand it below 1.
+        variant: `"one-sided"`, `"centred"` (nudged phases with beta and with -beta), or `"random-sign"`.
+        free_steps: steps of the free phase, at most.
+        nudged_steps: steps of a nudged phase, at most. An error needs a step for each layer on its way down.
+        step_size: of each step of a relaxation, in units of the units' time constant.
+        tolerance: a phase ends early for an example once none of its units moves faster than this; 0 or more. A
+            nudge is first felt as a speed of about beta times the error: a tolerance has to be far below that.
+        particles: start an example's free phase from where its last one ended; needs `data`.
+        loss: the cost C, by name or as a `Loss`.
+
+    Raises:
+        ValueError: a number is out of its range, or a name is unknown.
+
+    References:
+        Scellier & Bengio. Equilibrium propagation: bridging the gap between energy-based models and
+        backpropagation. Frontiers in Computational Neuroscience, 2017.
+        Laborieux, Ernoult, Scellier, Bengio, Grollier & Querlioz. Scaling equilibrium propagation to deep ConvNets
+        by drastically reducing its gradient estimator bias. Frontiers in Neuroscience, 2021.
+    """
+
+    beta: float = 0.5
+    variant: Variant = eqx.field(default="centred", static=True)
+    free_steps: int = eqx.field(default=50, static=True)
+    nudged_steps: int = eqx.field(default=20, static=True)
+    step_size: float = 0.5
+    tolerance: float = 0.0
+    particles: bool = eqx.field(default=False, static=True)
+    loss: Loss = eqx.field(default_factory=SquaredError, converter=as_loss, kw_only=True)
+
+    card: ClassVar[Card] = Card(
+        name="Equilibrium propagation",
+        family="equilibrium",
+        needs=Needs.ENERGY,
+        source=("scellier2017", "laborieux2021"),
+        dossier=("S53", "S54"),
+        local=True,
+        weight_transport=True,
+        phases=3,
+        derivatives=True,
+        limit="the gradient of the cost at the free rest state, as beta goes to 0 in settled phases",
+    )
+
+    def __check_init__(self):
+        """Refuse numbers out of their range and unknown names."""
+        positive("beta", self.beta)
+        choose("variant", self.variant, get_args(Variant))
+        count("free_steps", self.free_steps)
+        count("nudged_steps", self.nudged_steps)
+        positive("step_size", self.step_size)
+        non_negative("tolerance", self.tolerance)
+
+    def accept(self, model: PyTree) -> Energy:
+        """Return the energy that this rule trains, with the free phase as its relaxation.
+
+        Raises:
+            TypeError: it is neither an energy nor a chain that can be read as one; the message says what to pass
+                instead.
+        """
+        model = super().accept(model)
+        free = GradientFlow(self.free_steps, self.step_size, self.tolerance)
+        if isinstance(model, Chain):
+            return Hopfield(model, relaxation=free)
+        if isinstance(model, Energy):
+            return eqx.tree_at(lambda energy: energy.relaxation, model, free, is_leaf=_is_relaxation)
+        raise TypeError(
+            f"EquilibriumPropagation needs {self.card.needs}, but model is a {type(model).__name__}; pass "
+            "ap.nets.mlp(784, 500, 10, activation='hard-sigmoid', output='hard-sigmoid', key=key), or an "
+            "energies.Energy of your own"
+        )
+
+    def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
+        """Read the model as an energy; with `particles`, keep a state for every training example.
+
+        Raises:
+            TypeError: the rule cannot train this kind of model; the message says what to pass instead.
+            ValueError: `particles` is set and `data` is missing.
+        """
+        del key
+        energy = self.accept(model)
+        if not self.particles:
+            return Learner(energy)
+        examples = count_examples("EquilibriumPropagation(particles=True)", data)
+        assert data is not None  # else count_examples has refused it
+        start = energy.start(jnp.zeros((1, *data.x.shape), data.x.dtype))
+        return Learner(energy, memory=jax.tree.map(lambda s: jnp.repeat(s, examples, axis=0), start))
+
+    def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
+        """Return the difference of dF/dtheta between two phases, over the difference of their nudges."""
+        model, memory = learner.model, learner.memory
+
+        def total(model: Energy, beta: float | Array, state: State) -> Float[Array, " batch"]:
+            return model.energy(state, batch.x) + beta * self.loss(model.output(state), batch.y)
+
+        def nudge(beta: float | Array) -> Settled:
+            relaxation = GradientFlow(self.nudged_steps, self.step_size, self.tolerance)
+            return relaxation(lambda state: total(model, beta, state), free.state, model.project)
+
+        if self.particles:
+            index = row_index("EquilibriumPropagation(particles=True)", batch)
+            free = model.settle(batch.x, take_rows(memory, index))
+            memory = put_rows(memory, index, free.state)
+        else:
+            free = model.settle(batch.x)
+        if self.variant == "random-sign":
+            high, low = self.beta * jax.random.rademacher(key, (), free.residual.dtype), 0.0
+        else:
+            high, low = self.beta, -self.beta if self.variant == "centred" else 0.0
+        nudged = nudge(high)
+        opposite, ends = free, nudged
+        if self.variant == "centred":
+            opposite = nudge(low)
+            ends = jax.tree.map(lambda *phases: jnp.concatenate(phases), nudged, opposite)
+
+        def contrast(model: Energy) -> Float[Array, ""]:
+            difference = total(model, high, nudged.state) - total(model, low, opposite.state)
+            return jnp.mean(difference) / (high - low)
+
+        output = model.output(free.state)
+        loss = jnp.mean(self.loss(output, batch.y))
+        metrics = _report("free", free) | _report("nudged", ends)
+        return Credit(loss, output, (eqx.filter_grad(contrast)(model), None), memory, metrics)
+
+
+def _report(phase: str, end: Settled) -> dict[str, Float[Array, ""]]:
+    """How a phase ended, in three numbers."""
+    return {
+        f"{phase}_steps": jnp.mean(end.steps, dtype=end.residual.dtype),
+        f"{phase}_residual": jnp.max(end.residual),
+        f"{phase}_converged": jnp.mean(end.converged, dtype=end.residual.dtype),
+    }
+
+
+def _is_relaxation(node: object) -> bool:
+    return isinstance(node, GradientFlow)

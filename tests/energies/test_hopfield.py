@@ -1,0 +1,94 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from anyprop.energies import GradientFlow, Hopfield
+from anyprop.nets import Activate, Chain, Conv, Dense, Flatten, Norm, Pool, mlp
+
+
+def slope(model, state, x):
+    return jax.grad(lambda s: jnp.sum(model.energy(s, x)))(state)
+
+
+def states(key, sizes, batch=5):
+    return [jax.random.uniform(k, (batch, n)) for n, k in zip(sizes, jax.random.split(key, len(sizes)), strict=True)]
+
+
+def test_the_force_is_the_published_drift_up_to_the_ends_of_the_range(x64, key):
+    net = mlp(4, 6, 5, 3, activation="hard-sigmoid", output="hard-sigmoid", key=key)
+    x, s = jax.random.uniform(key, (5, 4)), states(key, (6, 5, 3))
+    s[0], s[1], s[2] = s[0].at[0].set(0.0), s[1].at[1].set(1.0), s[2].at[2].set(0.0)
+    weights = [np.asarray(site.weight) for site in net.stages]
+    below = [x, *s[:-1]]
+    for k, force in enumerate(slope(Hopfield(net), s, x)):
+        drive = below[k] @ weights[k] + (s[k + 1] @ weights[k + 1].T if k < 2 else 0.0)
+        np.testing.assert_allclose(-force, drive - s[k], rtol=1e-12)
+
+
+def test_the_force_on_smooth_units_has_their_derivative(x64, key):
+    net = mlp(4, 6, 3, activation="tanh", output="sigmoid", key=key)
+    x, (s1, s2) = jax.random.normal(key, (5, 4)), states(key, (6, 3))
+    first, second = (np.asarray(site.weight) for site in net.stages)
+    r1, r2 = np.tanh(s1), 1 / (1 + np.exp(-s2))
+    by_hand = [(1 - r1**2) * (x @ first + r2 @ second.T) - s1, r2 * (1 - r2) * (r1 @ second) - s2]
+    for force, drift in zip(slope(Hopfield(net), [s1, s2], x), by_hand, strict=True):
+        np.testing.assert_allclose(-force, drift, rtol=1e-12)
+
+
+def test_biases_and_clamped_input_enter_the_energy_once(x64, key):
+    bias = jnp.asarray([0.3, -2.0, 4.0])
+    layer = eqx.tree_at(lambda chain: chain.stages[0].bias, mlp(4, 3, output="hard-sigmoid", key=key), bias)
+    x, s = jax.random.uniform(key, (5, 4)), states(key, (3,))
+    expected = 0.5 * (s[0] ** 2).sum(1) - (s[0] * (x @ layer.stages[0].weight + bias)).sum(1)
+    np.testing.assert_allclose(Hopfield(layer).energy(s, x), expected, rtol=1e-12)
+
+
+def test_one_layer_settles_to_what_it_computes_forwards(x64, key):
+    for output in ("hard-sigmoid", "relu", "identity"):
+        net = mlp(4, 3, output=output, key=key)
+        x = jax.random.normal(key, (5, 4))
+        np.testing.assert_allclose(Hopfield(net)(x), net(x), atol=1e-12)
+
+
+def test_a_unit_at_the_end_of_its_range_leaves_it_when_driven_inwards(key):
+    net = eqx.tree_at(lambda chain: chain.stages[0].weight, mlp(2, 2, output="hard-sigmoid", key=key), jnp.eye(2))
+    ends = Hopfield(net, relaxation=GradientFlow(steps=1)).settle(
+        jnp.asarray([[0.4, 0.6]]), [jnp.asarray([[0.0, 1.0]])]
+    )
+    np.testing.assert_allclose(ends.state[0], [[0.2, 0.8]], rtol=1e-6)
+
+
+def test_convolutions_with_pooling_settle_with_their_transpose_as_feedback(x64, key):
+    keys = jax.random.split(key, 3)
+    conv = Conv(1, 2, 3, activation="hard-sigmoid", key=keys[0])
+    between, dense = [Pool("mean", 2), Flatten()], Dense(8, 3, activation="hard-sigmoid", key=keys[1])
+    model = Hopfield(Chain([conv, *between, dense], input_shape=(4, 4, 1)))
+    x = jax.random.uniform(keys[2], (5, 4, 4, 1))
+    state = model.start(x)
+    assert [s.shape for s in state] == [(5, 4, 4, 2), (5, 3)]
+    s1, s2 = (0.3 + 0.1 * jax.random.uniform(keys[2], s.shape) for s in state)
+
+    def up(rate):
+        return dense.drive(Flatten()(Pool("mean", 2)(rate)))
+
+    drive, down = jax.vjp(up, s1)
+    by_hand = [s1 - conv.drive(x) - down(s2)[0], s2 - drive]
+    for force, expected in zip(slope(model, [s1, s2], x), by_hand, strict=True):
+        np.testing.assert_allclose(force, expected, rtol=1e-10)
+    assert model(x).shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("last", "match"),
+    [
+        ([Norm(3), Dense(3, 2, key=jax.random.key(0))], r"Norm \(stages\[1\]\)"),
+        ([Activate("tanh"), Dense(3, 2, key=jax.random.key(0))], r"Activate \(stages\[1\]\)"),
+        ([Flatten()], r"Flatten at the end \(stages\[1\]\)"),
+        ([Dense(3, 2, activation="sign", key=jax.random.key(0))], r"stages\[1\], whose derivative is zero"),
+    ],
+)
+def test_stages_without_a_place_in_the_energy_are_refused(last, match, key):
+    with pytest.raises(TypeError, match=match):
+        Hopfield(Chain([Dense(4, 3, key=key), *last]))

@@ -1,0 +1,118 @@
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from anyprop.energies import GradientFlow, Hopfield
+from anyprop.nets import mlp
+
+
+def network(key, *sizes, units="hard-sigmoid", **settings):
+    return Hopfield(mlp(*sizes, activation=units, output=units, key=key), relaxation=GradientFlow(**settings))
+
+
+def well(state):
+    """A quadratic well of curvature 1, its minimum at (0.5, 2) for every example."""
+    return 0.5 * jnp.sum((state - jnp.asarray([0.5, 2.0])) ** 2, axis=1)
+
+
+def box(state):
+    return jnp.clip(state, 0.0, 1.0)
+
+
+def test_the_energy_falls_at_every_step(x64, key):
+    model = network(key, 4, 7, 6, 3, steps=1, step_size=0.3)
+    x = jax.random.uniform(key, (5, 4))
+
+    def step(state, _):
+        return model.settle(x, state).state, model.energy(state, x)
+
+    _, energies = jax.lax.scan(step, model.start(x), length=30)
+    assert np.all(np.diff(energies, axis=0) <= 0)
+    assert np.all(energies[-1] < energies[0] - 0.01)
+
+
+def test_steps_are_those_of_projected_gradient_flow(x64):
+    ends = GradientFlow(steps=4, step_size=0.25)(well, jnp.zeros((1, 2)), box)
+    np.testing.assert_allclose(ends.state, [[0.5 * (1 - 0.75**4), 1.0]], rtol=1e-12)
+    # In the fourth step the first unit is the one that moves: the second is held back by its range, and so at rest.
+    np.testing.assert_allclose(ends.residual, [0.5 * 0.75**3], rtol=1e-12)
+    assert ends.steps.tolist() == [4]
+    assert not ends.converged[0]
+
+
+def test_to_a_tolerance_each_example_stops_by_itself_and_says_when(x64):
+    flow = GradientFlow(steps=100, step_size=0.5, tolerance=1e-6)
+    starts = jnp.asarray([[0.5, 1.0], [0.4, 0.0], [0.0, 0.0]])
+    together = flow(well, starts, box)
+    assert together.converged.all()
+    assert np.all(together.residual <= 1e-6)
+    # The speed before step t is 2^-(t-1) times that at the start, 0.1 and 0.5.
+    expected = [1, *(1 + int(np.ceil(np.log2(speed / 1e-6))) for speed in (0.1, 0.5))]
+    assert together.steps.tolist() == expected
+    for i in range(3):
+        alone = flow(well, starts[i : i + 1], box)
+        np.testing.assert_array_equal(alone.state[0], together.state[i])
+        assert alone.steps[0] == together.steps[i]
+
+
+def test_out_of_steps_it_says_so(x64):
+    ends = GradientFlow(steps=5, tolerance=1e-6)(well, jnp.asarray([[0.5, 1.0], [0.0, 0.0]]), box)
+    assert ends.converged.tolist() == [True, False]
+    assert ends.steps.tolist() == [1, 5]
+
+
+def test_a_diverging_state_never_counts_as_settled(x64):
+    ends = GradientFlow(steps=50, step_size=1e300, tolerance=1.0)(well, jnp.zeros((1, 2)), lambda s: s)
+    assert not ends.converged[0]
+
+
+def test_a_tolerance_never_takes_more_steps_and_a_warm_start_takes_fewer(x64, key):
+    model = network(key, 4, 7, 3, steps=80, tolerance=1e-5)
+    x = jax.random.uniform(key, (5, 4))
+    cold = model.settle(x)
+    warm = model.settle(x + 0.001, cold.state)
+    assert cold.converged.all()
+    assert np.all(cold.steps < 80)
+    assert np.all(warm.steps < cold.steps)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-12])
+def test_derivatives_are_those_of_the_state_at_rest(x64, key, tolerance):
+    model = network(key, 4, 7, 3, units="tanh", steps=400, tolerance=tolerance)
+    x, direction = jax.random.normal(key, (2, 3, 4))
+
+    def answer(x):
+        return jnp.sum(model(x) ** 2)
+
+    pulled = jnp.vdot(jax.grad(answer)(x), direction)
+    _, pushed = jax.jvp(answer, (x,), (direction,))
+    measured = (answer(x + 1e-5 * direction) - answer(x - 1e-5 * direction)) / 2e-5
+    np.testing.assert_allclose(pulled, measured, rtol=1e-7)
+    np.testing.assert_allclose(pushed, measured, rtol=1e-7)
+
+
+def test_the_input_is_multiplied_once_a_phase_and_not_once_a_step(key):
+    model = network(key, 37, 11, 3, steps=20)
+    arrays, static = eqx.partition(model, eqx.is_array)
+    settle = jax.jit(lambda arrays, x: eqx.combine(arrays, static).settle(x).state)
+    text = settle.lower(arrays, jnp.ones((5, 37))).compile().as_text()
+    # Each computation of the program: its name, and what stands in its braces.
+    parts = dict(re.findall(r"^(?:ENTRY )?%([\w.-]+) .*?\{\n(.*?)^\}", text, flags=re.MULTILINE | re.DOTALL))
+    bodies = re.findall(r"while\(.*?body=%([\w.-]+)", text)
+
+    def inside(name):
+        return parts[name] + "".join(inside(callee) for callee in re.findall(r"calls=%([\w.-]+)", parts[name]))
+
+    assert len(bodies) == 1
+    assert inside(bodies[0]).count(" dot(") == 2  # from layer 1 up to 2, and from 2 down to 1
+    assert text.count(" dot(") == 3
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"step_size": 0.0}, {"step_size": float("nan")}, {"tolerance": -1.0}])
+def test_numbers_out_of_range_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        GradientFlow(**bad)
