@@ -291,6 +291,7 @@ def test_a_damaged_package_is_refused(tmp_path, monkeypatch):
             r"9407 bytes where its header, shape \(12, 28, 28\)",
         ),
     ],
+    ids=["not gzip", "cut", "no header", "unknown type", "too short"],  # a gzip file holds the time it was made
 )
 def test_idx_is_read_whole_or_not_at_all(content, message, tmp_path):
     path = tmp_path / "file.gz"
