@@ -4,7 +4,9 @@ The networks here are tiny, so nearly all the time goes into compiling them: LLV
 What XLA itself does (fusion, common subexpressions) is as in production.
 """
 
+import gc
 import os
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -17,6 +19,19 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import pytest
+
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 30_000
+"""Memory maps that a process may have before compiled programs are dropped: Linux stops it at 65,530."""
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs():
+    """Drop compiled programs when there are very many: each takes memory maps, of which a process gets so many."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
