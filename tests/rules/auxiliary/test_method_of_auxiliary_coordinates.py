@@ -79,9 +79,13 @@ def test_at_the_minimum_over_codes_the_update_tends_to_backprop(x64):
     model, batch = data()
     rule, backprop = MAC(iterations=20), exact_gradient(CrossEntropy(), model, batch)[2]
     errors = []
+
+    def mean_energy(model, codes, mu):
+        return jnp.mean(energy(rule.loss, model, codes, batch, jnp.asarray(mu)))
+
     for mu in (1e2, 1e3, 1e4):
         codes = settled(rule, model, batch, jnp.asarray(mu))
-        gradient = eqx.filter_grad(lambda m: jnp.mean(energy(rule.loss, m, codes, batch, jnp.asarray(mu))))(model)  # noqa: B023
+        gradient = eqx.filter_grad(mean_energy)(model, codes, mu)
         errors.append(relative(gradient, backprop))
     np.testing.assert_allclose(np.divide(errors[:-1], errors[1:]), 10, rtol=0.1)  # an error of order 1/mu
     assert errors[-1] < 1e-3
