@@ -1,9 +1,9 @@
-"""What feedback rules ask about a network before they compute: its shapes, and which layers hear an error."""
+"""What rules ask about a network before they compute: its shapes, and which layers hear an error."""
 
 import jax
 from jaxtyping import PyTree
 
-from ...nets import Affine, Chain, Trace, affines, sites
+from ..nets import Affine, Chain, Trace, affines, sites
 
 
 def trace_shapes(model: Chain, examples: int = 1) -> tuple[Trace, ...]:

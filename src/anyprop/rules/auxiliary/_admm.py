@@ -41,7 +41,7 @@ from ..._checks import choose, count, positive
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from ...losses import Hinge, Loss, SquaredError, as_loss, targets
 from ...nets import ACTIVATIONS, Activation, Affine, Chain, Dense, activation, affines, assemble
-from ._blocks import count_examples, put_rows, row_index, take_rows
+from .._rows import count_examples, put_rows, row_index, take_rows
 
 Solver = Literal["admm", "bcd"]
 Start = Literal["normal", "forward"]

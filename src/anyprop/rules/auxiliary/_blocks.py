@@ -1,6 +1,4 @@
-"""What the methods with auxiliary variables for each training example share.
-
-    memory: one row an example of the training set;   `Batch.index` says which rows a batch has
+"""What the methods with auxiliary variables for each training example share: their Gauss-Newton step.
 
     Gauss-Newton step for min_v cost(residuals(v)), cost convex, J the Jacobian of the residuals, H the
     Hessian of the cost:   (J^T H J) d = -J^T cost',   v <- v + s d   with the best s of 1, 1/2, 1/4, ..., 0
@@ -13,53 +11,14 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from ...contract import Batch, DataInfo
 from ...nets import Chain, affines
 
 Variables = TypeVar("Variables", bound=PyTree)
 
 HALVINGS = 8
 """Step lengths down to 2^-7: where none of them lowers the cost, the model's curvature is of no use."""
-
-
-def count_examples(rule: str, data: DataInfo | None) -> int:
-    """Return the number of training examples, which a rule with variables for each of them must know.
-
-    Raises:
-        ValueError: `data` is missing.
-    """
-    if data is None:
-        raise ValueError(
-            f"data is missing: {rule} keeps variables for every training example; pass "
-            "init(model, data=DataInfo(examples, x, y), key=key), or train with ap.fit, which does"
-        )
-    return data.examples
-
-
-def row_index(rule: str, batch: Batch) -> Int[Array, " batch"]:
-    """Return which rows of the memory belong to the batch.
-
-    Raises:
-        ValueError: `batch.index` is missing.
-    """
-    if batch.index is None:
-        raise ValueError(
-            f"batch.index is missing: {rule} keeps variables for every training example; pass Batch(x, y, index) "
-            "with each example's number in the training set"
-        )
-    return batch.index
-
-
-def take_rows(memory: Variables, index: Int[Array, " batch"]) -> Variables:
-    """Return the rows of every array of the memory that belong to a batch."""
-    return jax.tree.map(lambda rows: rows[index], memory)
-
-
-def put_rows(memory: Variables, index: Int[Array, " batch"], new: Variables) -> Variables:
-    """Return the memory with the rows that belong to a batch replaced."""
-    return jax.tree.map(lambda rows, row: rows.at[index].set(row), memory, new)
 
 
 def one_example(model: Chain) -> jax.ShapeDtypeStruct:

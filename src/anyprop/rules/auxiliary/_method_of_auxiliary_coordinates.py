@@ -28,7 +28,8 @@ from ..._checks import count, positive
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from ...losses import Loss
 from ...nets import Chain, layers
-from ._blocks import count_examples, gauss_newton, one_example, put_rows, row_index, take_rows
+from .._rows import count_examples, put_rows, row_index, take_rows
+from ._blocks import gauss_newton, one_example
 
 Codes = tuple[Float[Array, "batch ..."], ...]
 

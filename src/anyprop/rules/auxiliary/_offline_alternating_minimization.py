@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
-from ._blocks import count_examples, one_example, put_rows, row_index, take_rows
+from .._rows import count_examples, put_rows, row_index, take_rows
+from ._blocks import one_example
 from ._codes import LeastSquaresRule, encode, hidden_weights, shift
 
 

@@ -29,7 +29,7 @@ from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from ...energies import Energy, GradientFlow, Hopfield, Settled, State
 from ...losses import Loss, SquaredError, as_loss
 from ...nets import Chain
-from ..auxiliary._blocks import count_examples, put_rows, row_index, take_rows
+from .._rows import count_examples, put_rows, row_index, take_rows
 
 Variant = Literal["one-sided", "centred", "random-sign"]
 

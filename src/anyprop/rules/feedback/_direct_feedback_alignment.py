@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from ..._checks import choose
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule, exact_gradient
 from ...nets import INITIALISERS, Site, Wiring, initialiser, wire
+from .._traces import above_first, trace_shapes
 from ._projection import draw_projections, output_error
-from ._traces import above_first, trace_shapes
 
 
 @jax.custom_vjp

@@ -21,8 +21,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from ..._checks import choose
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule, exact_gradient
 from ...nets import INITIALISERS, Site, Wiring, assemble, initialiser, local_update, sites, wire
+from .._traces import trace_shapes
 from ._projection import draw_projections, output_error
-from ._traces import trace_shapes
 
 
 class Shift(Wiring):

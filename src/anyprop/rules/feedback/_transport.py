@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PyTree
 from ...contract import Batch, exact_gradient
 from ...losses import Loss
 from ...nets import Site, Wiring, affines_above_first, sites, wire
-from ._traces import above_first
+from .._traces import above_first
 
 
 @partial(jax.custom_vjp[Array], nondiff_argnums=(0,))

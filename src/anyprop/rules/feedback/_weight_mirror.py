@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from ...nets import INITIALISERS, Chain, Site, initialiser, local_update, sites
-from ._traces import above_first, trace_shapes
+from .._traces import above_first, trace_shapes
 from ._transport import draw_like, transported_gradient
 
 _INITIAL_BATCH = 128

@@ -31,7 +31,7 @@ from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from ...losses import targets
 from ...nets import INITIALISERS, Chain, Series, layers
-from ..feedback._traces import trace_shapes
+from .._traces import trace_shapes
 from ._layerwise import Activity, activities, inverse, nonlinearity
 from ._two_way import corrupt, delta_rule, ends, from_below, log_normal, settle
 

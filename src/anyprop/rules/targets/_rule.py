@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from ..._checks import choose, non_negative, positive
 from ...contract import Batch, Credit, DataInfo, Learner, Rule
 from ...nets import INITIALISERS, Activation, Chain, Series, layers
-from ..feedback._traces import trace_shapes
+from .._traces import trace_shapes
 from ._layerwise import Activity, activities, activity_shapes, distance, inverse, layer_cost, nonlinearity, output_step
 
 

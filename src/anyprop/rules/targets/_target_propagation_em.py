@@ -32,7 +32,7 @@ from ..._checks import count, non_negative, positive
 from ...contract import Batch, Card, Credit, Learner, Needs, Rule
 from ...losses import Loss, SquaredError, as_loss
 from ...nets import Chain, layers
-from ..feedback._traces import trace_shapes
+from .._traces import trace_shapes
 from ._layerwise import Activity, activities
 from ._two_way import Way, corrupt, delta_rule, ends, from_below, log_normal, settle
 
