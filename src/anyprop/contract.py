@@ -111,6 +111,7 @@ class Needs(enum.StrEnum):
     ELMAN = "an Elman network"
     SPIKING = "a spiking network"
     ENERGY = "an energy, or a chain read as one"
+    BOLTZMANN = "a Boltzmann machine, or a chain read as one"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from anyprop.energies import GradientFlow, Hopfield
-from anyprop.nets import Activate, Chain, Conv, Dense, Flatten, Norm, Pool, mlp
+from anyprop.nets import Activate, Chain, Conv, Dense, Flatten, Norm, Pool, Residual, mlp
 
 
 def slope(model, state, x):
@@ -85,10 +85,28 @@ def test_convolutions_with_pooling_settle_with_their_transpose_as_feedback(x64, 
     [
         ([Norm(3), Dense(3, 2, key=jax.random.key(0))], r"Norm \(stages\[1\]\)"),
         ([Activate("tanh"), Dense(3, 2, key=jax.random.key(0))], r"Activate \(stages\[1\]\)"),
-        ([Flatten()], r"Flatten at the end \(stages\[1\]\)"),
-        ([Dense(3, 2, activation="sign", key=jax.random.key(0))], r"stages\[1\], whose derivative is zero"),
+        ([Flatten()], "ends with a Flatten"),
+        ([Dense(3, 2, activation="sign", key=jax.random.key(0))], r"layer 2, whose derivative is zero"),
     ],
 )
 def test_stages_without_a_place_in_the_energy_are_refused(last, match, key):
     with pytest.raises(TypeError, match=match):
         Hopfield(Chain([Dense(4, 3, key=key), *last]))
+
+
+def test_a_residual_block_adds_its_shortcut_to_the_drive_of_its_last_layer(x64, key):
+    def dense(*sizes, units="identity"):
+        return Dense(*sizes, activation=units, key=key)
+
+    body, skip = (dense(5, 4, units="hard-sigmoid"), dense(4, 3)), dense(5, 3)
+    block = Residual(body, shortcut=(skip,), activation="hard-sigmoid")
+    chain = Chain([dense(2, 5, units="hard-sigmoid"), block])
+    model = Hopfield(chain)
+    x = jax.random.normal(key, (6, 2))
+    s1, s2, s3 = (jax.random.uniform(jax.random.key(n), (6, n)) for n in (5, 4, 3))
+    drives = [chain.stages[0].drive(x), body[0].drive(s1), body[1].drive(s2) + skip.drive(s1)]
+    expected = sum(0.5 * jnp.sum(s * s, 1) - jnp.sum(s * a, 1) for s, a in zip((s1, s2, s3), drives, strict=True))
+    np.testing.assert_allclose(model.energy([s1, s2, s3], x), expected, rtol=1e-12)
+    assert [s.shape for s in model.start(x)] == [(6, 5), (6, 4), (6, 3)]
+    with pytest.raises(TypeError, match=r"stages\[1\]"):
+        Hopfield(Chain([chain.stages[0], Residual(body[:1], activation="hard-sigmoid", shortcut=(dense(5, 4),))]))

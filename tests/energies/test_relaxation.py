@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anyprop.energies import GradientFlow, Hopfield
+from anyprop.energies import Convergent, Dynamics, FixedPoint, GradientFlow, Hopfield, Sweeps
 from anyprop.nets import mlp
 
 
@@ -14,13 +14,9 @@ def network(key, *sizes, units="hard-sigmoid", **settings):
     return Hopfield(mlp(*sizes, activation=units, output=units, key=key), relaxation=GradientFlow(**settings))
 
 
-def well(state):
-    """A quadratic well of curvature 1, its minimum at (0.5, 2) for every example."""
-    return 0.5 * jnp.sum((state - jnp.asarray([0.5, 2.0])) ** 2, axis=1)
-
-
-def box(state):
-    return jnp.clip(state, 0.0, 1.0)
+def well(project=lambda state: jnp.clip(state, 0.0, 1.0)):
+    """A quadratic well of curvature 1, its minimum at (0.5, 2) for every example; states in [0, 1]."""
+    return Dynamics(lambda state: jnp.asarray([0.5, 2.0]) - state, project)
 
 
 def test_the_energy_falls_at_every_step(x64, key):
@@ -36,7 +32,7 @@ def test_the_energy_falls_at_every_step(x64, key):
 
 
 def test_steps_are_those_of_projected_gradient_flow(x64):
-    ends = GradientFlow(steps=4, step_size=0.25)(well, jnp.zeros((1, 2)), box)
+    ends = GradientFlow(steps=4, step_size=0.25)(well(), jnp.zeros((1, 2)))
     np.testing.assert_allclose(ends.state, [[0.5 * (1 - 0.75**4), 1.0]], rtol=1e-12)
     # In the fourth step the first unit is the one that moves: the second is held back by its range, and so at rest.
     np.testing.assert_allclose(ends.residual, [0.5 * 0.75**3], rtol=1e-12)
@@ -47,26 +43,26 @@ def test_steps_are_those_of_projected_gradient_flow(x64):
 def test_to_a_tolerance_each_example_stops_by_itself_and_says_when(x64):
     flow = GradientFlow(steps=100, step_size=0.5, tolerance=1e-6)
     starts = jnp.asarray([[0.5, 1.0], [0.4, 0.0], [0.0, 0.0]])
-    together = flow(well, starts, box)
+    together = flow(well(), starts)
     assert together.converged.all()
     assert np.all(together.residual <= 1e-6)
     # The speed before step t is 2^-(t-1) times that at the start, 0.1 and 0.5.
     expected = [1, *(1 + int(np.ceil(np.log2(speed / 1e-6))) for speed in (0.1, 0.5))]
     assert together.steps.tolist() == expected
     for i in range(3):
-        alone = flow(well, starts[i : i + 1], box)
+        alone = flow(well(), starts[i : i + 1])
         np.testing.assert_array_equal(alone.state[0], together.state[i])
         assert alone.steps[0] == together.steps[i]
 
 
 def test_out_of_steps_it_says_so(x64):
-    ends = GradientFlow(steps=5, tolerance=1e-6)(well, jnp.asarray([[0.5, 1.0], [0.0, 0.0]]), box)
+    ends = GradientFlow(steps=5, tolerance=1e-6)(well(), jnp.asarray([[0.5, 1.0], [0.0, 0.0]]))
     assert ends.converged.tolist() == [True, False]
     assert ends.steps.tolist() == [1, 5]
 
 
 def test_a_diverging_state_never_counts_as_settled(x64):
-    ends = GradientFlow(steps=50, step_size=1e300, tolerance=1.0)(well, jnp.zeros((1, 2)), lambda s: s)
+    ends = GradientFlow(steps=50, step_size=1e300, tolerance=1.0)(well(lambda s: s), jnp.zeros((1, 2)))
     assert not ends.converged[0]
 
 
@@ -116,3 +112,44 @@ def test_the_input_is_multiplied_once_a_phase_and_not_once_a_step(key):
 def test_numbers_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         GradientFlow(**bad)
+
+
+@pytest.mark.parametrize("units", ["hard-sigmoid", "tanh", "sigmoid", "steep-sigmoid", "half-hard-sigmoid"])
+def test_all_ways_of_settling_end_at_the_same_rest_where_the_energy_is_stationary(x64, key, units):
+    chain = mlp(4, 7, 6, 3, activation=units, output=units, key=key)
+    x = jax.random.uniform(key, (5, 4))
+    flow, jumps, sweeps = (
+        Convergent(chain, relaxation=way).settle(x) for way in (GradientFlow(2000), FixedPoint(2000), Sweeps(500))
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), jumps.state, flow.state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), sweeps.state, flow.state)
+    assert jumps.residual.max() < 1e-9
+    slopes = jax.grad(lambda state: jnp.sum(Convergent(chain).energy(state, x)))(flow.state)
+    for s, slope in zip(flow.state, slopes, strict=True):
+        inside = (s > -1 if units == "tanh" else s > 1e-9) & (s < 1 - 1e-9)
+        np.testing.assert_allclose(jnp.where(inside, slope, 0.0), 0.0, atol=1e-7)
+
+
+def test_a_convergent_network_of_hard_sigmoids_rests_where_the_hopfield_network_does(x64, key):
+    chain = mlp(4, 7, 3, activation="hard-sigmoid", output="hard-sigmoid", key=key)
+    x = jax.random.uniform(key, (5, 4))
+    np.testing.assert_allclose(Convergent(chain)(x), Hopfield(chain, relaxation=GradientFlow(400))(x), atol=1e-9)
+    np.testing.assert_allclose(Hopfield(chain, relaxation=Sweeps(60))(x), Convergent(chain)(x), atol=1e-9)
+
+
+def test_no_sweep_raises_the_energy(x64, key):
+    model = Convergent(mlp(4, 7, 6, 3, activation="sigmoid", output="sigmoid", key=key), relaxation=Sweeps(1))
+    x = jax.random.uniform(key, (5, 4))
+
+    def sweep(state, _):
+        return model.settle(x, state).state, model.energy(state, x)
+
+    _, energies = jax.lax.scan(sweep, [s + 0.9 for s in model.start(x)], length=8)
+    assert np.all(np.diff(energies, axis=0) <= 1e-12)
+    assert np.all(energies[-1] < energies[0] - 0.01)
+
+
+def test_units_without_a_closed_form_are_refused_by_name(key):
+    model = network(key, 4, 7, 3, units="tanh")
+    with pytest.raises(TypeError, match="read the chain as"):
+        model.settle(jnp.ones((1, 4)), relaxation=FixedPoint())

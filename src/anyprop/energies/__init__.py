@@ -1,7 +1,20 @@
 """Energies: systems that answer by settling to a minimum, and the relaxations that take them there."""
 
-from ._energy import Energy
+from ._convergent import Convergent
+from ._energy import Energy, Nudge
 from ._hopfield import Hopfield
-from ._relaxation import GradientFlow, Settled, State
+from ._relaxation import Dynamics, FixedPoint, GradientFlow, Relaxation, Settled, State, Sweeps
 
-__all__ = ["Energy", "GradientFlow", "Hopfield", "Settled", "State"]
+__all__ = [
+    "Convergent",
+    "Dynamics",
+    "Energy",
+    "FixedPoint",
+    "GradientFlow",
+    "Hopfield",
+    "Nudge",
+    "Relaxation",
+    "Settled",
+    "State",
+    "Sweeps",
+]

@@ -6,11 +6,17 @@ x is clamped, theta are the arrays of the module, and every derivative of E come
 """
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
-from jaxtyping import Array, Float
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
-from ._relaxation import GradientFlow, Settled, State
+from ._relaxation import Dynamics, Relaxation, Settled, State
+
+Nudge = Callable[[State], Float[Array, " batch"]]
+"""What is added to the energy of each example, as a function of the state: beta times a cost."""
 
 
 class Energy(eqx.Module):
@@ -22,7 +28,7 @@ class Energy(eqx.Module):
         relaxation: how it settles when it is called.
     """
 
-    relaxation: eqx.AbstractVar[GradientFlow]
+    relaxation: eqx.AbstractVar[Relaxation]
 
     @abc.abstractmethod
     def energy(self, state: State, x: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
@@ -45,15 +51,40 @@ class Energy(eqx.Module):
         """Return the nearest state in the range of the units; here every state is."""
         return state
 
-    def settle(self, x: Float[Array, "batch ..."], start: State | None = None) -> Settled:
-        """Let the system settle, with nothing but the input acting on it.
+    def dynamics(self, x: Float[Array, "batch ..."], nudge: Nudge | None = None) -> Dynamics:
+        """Return what moves the state: the slope of the energy, and of a nudge.
+
+        Args:
+            x: the clamped input.
+            nudge: what is added to the energy; default: nothing.
+        """
+
+        def total(state: State) -> Float[Array, ""]:
+            energy = self.energy(state, x)
+            return jnp.sum(energy if nudge is None else energy + nudge(state))
+
+        return Dynamics(lambda state: jax.tree.map(jnp.negative, jax.grad(total)(state)), self.project)
+
+    def settle(
+        self,
+        x: Float[Array, "batch ..."],
+        start: State | None = None,
+        *,
+        nudge: Nudge | None = None,
+        relaxation: Relaxation | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> Settled:
+        """Let the system settle, with nothing but the input and the nudge acting on it.
 
         Args:
             x: the clamped input.
             start: where to start from; default: `self.start(x)`.
+            nudge: what is added to the energy; default: nothing.
+            relaxation: how to settle; default: `self.relaxation`.
+            key: random key, for relaxations with noise.
         """
         start = self.start(x) if start is None else start
-        return self.relaxation(lambda state: self.energy(state, x), start, self.project)
+        return (relaxation or self.relaxation)(self.dynamics(x, nudge), start, key=key)
 
     def __call__(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
         """Return the prediction of the settled system; its derivatives are those of a system at rest."""

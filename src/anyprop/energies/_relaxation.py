@@ -1,14 +1,17 @@
-"""Relaxations: how a state finds a minimum of an energy, and how that ended.
+"""Relaxations: how a state finds its rest, and how that ended.
 
-Projected gradient flow, of the state s of one example in the range R of its units:
+Of the state s of one example, in the range R of its units, with P(s) the point of R nearest to s:
 
-    s <- P(s - eps dE/ds),   P(s) the point of R nearest to s
+    GradientFlow:  s <- P(s + eps ds/dt),       ds/dt = -dF/ds for an energy F
+    FixedPoint:    s <- sigma(dPhi/ds)          all units at once: each where it would rest, given the others
+    Sweeps:        s_k <- sigma(dPhi/ds)_k      one array of the state after the other, from the first to the last
 
-A state at rest, s = P(s - eps dE/ds), is what the derivatives here are taken of. With J = d P(s - eps dE/ds) / ds
-the implicit function theorem gives them as sums of (I - J)^-1 = I + J + J^2 + ..., cut off after as many terms as
-the relaxation may have steps (recurrent backpropagation, Almeida 1987, Pineda 1987).
+A state at rest, s = step(s), is what the derivatives here are taken of. With J = d step / ds the implicit function
+theorem gives them as sums of (I - J)^-1 = I + J + J^2 + ..., cut off after as many terms as the relaxation may have
+steps (recurrent backpropagation, Almeida 1987, Pineda 1987).
 """
 
+import abc
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,12 +19,26 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Inexact, Int, Key, PyTree
 
 from .._checks import count, non_negative, positive
 
-State = PyTree[Float[Array, "batch ..."]]
+State = PyTree[Inexact[Array, "batch ..."]]
 """The state of a batch of systems: arrays with the batch on the first axis."""
+
+
+class Dynamics(NamedTuple):
+    """What moves the state of a batch of systems.
+
+    Args:
+        velocity: state -> ds/dt.
+        project: state -> the nearest state in the range of the units.
+        answer: state -> where every unit would rest, given all the others; None where no closed form is known.
+    """
+
+    velocity: Callable[[State], State]
+    project: Callable[[State], State]
+    answer: Callable[[State], State] | None = None
 
 
 class Settled(NamedTuple):
@@ -40,54 +57,54 @@ class Settled(NamedTuple):
     converged: Bool[Array, " batch"]
 
 
-class GradientFlow(eqx.Module):
-    """Projected gradient flow, for a fixed number of steps or to a tolerance.
+class Relaxation(eqx.Module):
+    """A way for a system to settle."""
+
+    @abc.abstractmethod
+    def __call__(self, dynamics: Dynamics, start: State, *, key: Key[Array, ""] | None = None) -> Settled:
+        """Relax a batch of systems.
+
+        Args:
+            dynamics: what moves them.
+            start: the state to start from.
+            key: random key; only relaxations with noise need one.
+        """
+
+
+class Iteration(Relaxation):
+    """A step, taken a fixed number of times or to a tolerance.
 
     An example that has settled stands still while the others of its batch go on, so what becomes of it does not
     depend on them. The result can be differentiated, forward and backward, as that of a system at rest: how far
     that holds, `residual` says.
-
-    Args:
-        steps: steps at most, a positive number.
-        step_size: eps, in units of the system's time constant; above 0. A quadratic well of curvature c needs
-            less than 2 / c.
-        tolerance: an example has settled once no unit moves faster than this, in units of the state per time
-            constant. At 0 all steps are taken.
-
-    Raises:
-        ValueError: a number is out of its range.
     """
 
-    steps: int = eqx.field(static=True, default=100)
-    step_size: float = eqx.field(static=True, default=0.5)
-    tolerance: float = eqx.field(static=True, default=0.0)
+    steps: eqx.AbstractVar[int]
+    tolerance: eqx.AbstractVar[float]
+
+    @abc.abstractmethod
+    def step(self, dynamics: Dynamics, state: State) -> State:
+        """Return the state after one step."""
+
+    @property
+    def duration(self) -> float:
+        """Time that passes in a step, in units of the system's time constant."""
+        return 1.0
 
     def __check_init__(self):
         """Refuse numbers out of their range."""
         count("steps", self.steps)
-        positive("step_size", self.step_size)
         non_negative("tolerance", self.tolerance)
 
-    def __call__(
-        self,
-        energy: Callable[[State], Float[Array, " batch"]],
-        start: State,
-        project: Callable[[State], State],
-    ) -> Settled:
-        """Relax a batch of systems.
-
-        Args:
-            energy: the energy of each example, as a function of the state.
-            start: the state to start from.
-            project: state -> the nearest state in the range of the units.
-        """
+    def __call__(self, dynamics: Dynamics, start: State, *, key: Key[Array, ""] | None = None) -> Settled:
+        """Relax a batch of systems; there is no noise, so the key goes unused."""
+        del key
 
         def step(state: State) -> State:
-            slope = jax.grad(lambda state: jnp.sum(energy(state)))(state)
-            return project(jax.tree.map(lambda s, g: s - self.step_size * g, state, slope))
+            return self.step(dynamics, state)
 
         def speed(before: State, after: State) -> Float[Array, " batch"]:
-            return _distance(before, after) / self.step_size
+            return distance(before, after) / self.duration
 
         def advance(now: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
             state, steps, residual = now
@@ -101,7 +118,7 @@ class GradientFlow(eqx.Module):
 
         def relax(at_rest: Callable[[State], State], start: State) -> tuple[State, tuple[Array, Array]]:
             del at_rest
-            still = _distance(start, start)
+            still = distance(start, start)
             if not self.tolerance:  # to look for rest after every step takes a seventh of the time
                 pair = jax.lax.fori_loop(0, self.steps, lambda _, pair: (pair[1], step(pair[1])), (start, start))
                 return pair[1], (jnp.full_like(still, self.steps), speed(*pair))
@@ -129,7 +146,107 @@ class GradientFlow(eqx.Module):
         )
 
 
-def _distance(state: State, other: State) -> Float[Array, " batch"]:
+class GradientFlow(Iteration):
+    """Projected gradient flow: every unit moves with its velocity, and stays in its range.
+
+    Args:
+        steps: steps at most, a positive number.
+        step_size: eps, in units of the system's time constant; above 0. A quadratic well of curvature c needs
+            less than 2 / c.
+        tolerance: an example has settled once no unit moves faster than this, in units of the state per time
+            constant. At 0 all steps are taken.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    steps: int = eqx.field(static=True, default=100)
+    step_size: float = eqx.field(static=True, default=0.5)
+    tolerance: float = eqx.field(static=True, default=0.0)
+
+    def __check_init__(self):
+        """Refuse a step size that is not above 0."""
+        positive("step_size", self.step_size)
+
+    @property
+    def duration(self) -> float:
+        """The step size."""
+        return self.step_size
+
+    def step(self, dynamics: Dynamics, state: State) -> State:
+        """Return P(s + eps ds/dt)."""
+        velocity = dynamics.velocity(state)
+        return dynamics.project(jax.tree.map(lambda s, v: s + self.step_size * v, state, velocity))
+
+
+class FixedPoint(Iteration):
+    """The discrete-time dynamics: all units go at once to where they would rest, given the others.
+
+    It takes fewer and larger steps than a gradient flow and has no step size. It can end in a cycle of two states;
+    `residual` says so.
+
+    Args:
+        steps: steps at most, a positive number.
+        tolerance: an example has settled once no unit moves further than this in a step, in units of the state. At
+            0 all steps are taken.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    References:
+        Ernoult, Grollier, Querlioz, Bengio & Scellier. Updates of equilibrium prop match gradients of backprop
+        through time in an RNN with static input. NeurIPS 2019.
+    """
+
+    steps: int = eqx.field(static=True, default=100)
+    tolerance: float = eqx.field(static=True, default=0.0)
+
+    def step(self, dynamics: Dynamics, state: State) -> State:
+        """Return sigma(dPhi/ds)."""
+        return _answer(dynamics)(state)
+
+
+class Sweeps(Iteration):
+    """Exact coordinate descent: one array of the state after another goes to its rest, given the others.
+
+    Of a layered system, a step is a sweep from the first layer to the last. No sweep raises an energy, so it always
+    converges where an energy has a lowest point.
+
+    Args:
+        steps: sweeps at most, a positive number.
+        tolerance: an example has settled once no unit moves further than this in a sweep, in units of the state. At
+            0 all sweeps are made.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    References:
+        Scellier. A fast algorithm to simulate nonlinear resistive networks. ICML 2024.
+    """
+
+    steps: int = eqx.field(static=True, default=30)
+    tolerance: float = eqx.field(static=True, default=0.0)
+
+    def step(self, dynamics: Dynamics, state: State) -> State:
+        """Return the state after each of its arrays has answered the others."""
+        answer = _answer(dynamics)
+        arrays, structure = jax.tree.flatten(state)
+        for k in range(len(arrays)):
+            arrays[k] = jax.tree.leaves(answer(jax.tree.unflatten(structure, arrays)))[k]
+        return jax.tree.unflatten(structure, arrays)
+
+
+def _answer(dynamics: Dynamics) -> Callable[[State], State]:
+    """The dynamics' answer, or what to say without one."""
+    if dynamics.answer is None:
+        raise TypeError(
+            "this system has no closed form for where a unit rests, given the others; pass relaxation=GradientFlow(), "
+            "or read the chain as energies.Convergent, whose units have one"
+        )
+    return dynamics.answer
+
+
+def distance(state: State, other: State) -> Float[Array, " batch"]:
     """The largest difference in any unit of each example."""
 
     def largest(a: Array, b: Array) -> Float[Array, " batch"]:

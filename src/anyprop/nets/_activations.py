@@ -21,6 +21,16 @@ def hard_sigmoid(a: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.clip(a, 0.0, 1.0)
 
 
+def half_hard_sigmoid(a: Float[Array, "..."]) -> Float[Array, "..."]:
+    """f(a) = min(max(a / 2, 0), 1), the rate nonlinearity of deep convolutional equilibrium propagation."""
+    return jnp.clip(a / 2, 0.0, 1.0)
+
+
+def steep_sigmoid(a: Float[Array, "..."]) -> Float[Array, "..."]:
+    """f(a) = 1 / (1 + exp(2 - 4 a)): the hard sigmoid with smooth corners, slope 1 at a = 1/2."""
+    return jax.nn.sigmoid(4 * a - 2)
+
+
 def sign(a: Float[Array, "..."]) -> Float[Array, "..."]:
     """f(a) = 1 for a > 0, else -1. Its derivative is 0: see `StraightThrough`."""
     return jnp.where(a > 0, 1.0, -1.0).astype(a.dtype)
@@ -43,6 +53,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "elu": jax.nn.elu,
     "gelu": jax.nn.gelu,
     "hard-sigmoid": hard_sigmoid,
+    "half-hard-sigmoid": half_hard_sigmoid,
+    "steep-sigmoid": steep_sigmoid,
     "sign": sign,
     "step": step,
 }
@@ -53,8 +65,8 @@ def activation(name: str | Activation) -> Activation:
 
     Args:
         name: one of `identity`, `relu`, `tanh`, `sigmoid`, `softplus`, `elu`, `gelu`,
-            `hard-sigmoid` (clip to [0, 1]), `sign` (+1 / -1), `step` (1 / 0), or any
-            elementwise function on arrays.
+            `hard-sigmoid` (clip to [0, 1]), `half-hard-sigmoid` (clip of a / 2), `steep-sigmoid`
+            (sigmoid of 4 a - 2), `sign` (+1 / -1), `step` (1 / 0), or any elementwise function on arrays.
 
     Raises:
         ValueError: no activation has this name; the message names the nearest ones.

@@ -24,23 +24,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from ..._checks import choose, count, non_negative, positive
-from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
-from ...energies import Energy, GradientFlow, Hopfield, Settled, State
-from ...losses import Loss, SquaredError, as_loss
-from ...nets import Chain
+from ..._checks import choose, count, positive
+from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
+from ...energies import Energy, Settled, State
 from .._rows import count_examples, put_rows, row_index, take_rows
+from ._rule import Settling, report
 
 Variant = Literal["one-sided", "centred", "random-sign"]
 
 
-class EquilibriumPropagation(Rule):
+class EquilibriumPropagation(Settling):
     """Equilibrium propagation: the energy's parameter gradient in a nudged phase, minus that in the free phase.
 
-    Use it on systems that compute by settling. A chain is read as a Hopfield network, `energies.Hopfield`, whose
-    weights act in both directions; any `energies.Energy` can be passed instead. `Learner.model` is that energy, with
-    this rule's free phase as its relaxation: it predicts by settling from its start. The phases differ in nothing but
-    the nudge, so no second circuit carries errors.
+    Use it on systems that compute by settling. A chain is read as a network whose weights act in both directions,
+    `energies.Hopfield` or `energies.Convergent`; any `energies.Energy` can be passed instead. `Learner.model` is that
+    energy, with this rule's free phase as its relaxation: it predicts by settling from its start. The phases differ
+    in nothing but the nudge, so no second circuit carries errors.
 
     The published Hopfield networks, with `variant="random-sign"`, `particles=True`, `beta=1.0`, batches of 20, and
     `optax.partition` for a rate of each layer's own:
@@ -59,12 +58,15 @@ class EquilibriumPropagation(Rule):
         beta: strength of the nudge, in units of the energy per unit of the cost, above 0. A nudge of -beta pushes
             away from the answer: against squared error, output units without bounds withstand it below 1.
         variant: `"one-sided"`, `"centred"` (nudged phases with beta and with -beta), or `"random-sign"`.
-        free_steps: steps of the free phase, at most.
         nudged_steps: steps of a nudged phase, at most. An error needs a step for each layer on its way down.
-        step_size: of each step of a relaxation, in units of the units' time constant.
+        particles: start an example's free phase from where its last one ended; needs `data`.
+        free_steps: steps of the free phase, at most.
+        step_size: of each step of a gradient flow, in units of the units' time constant.
         tolerance: a phase ends early for an example once none of its units moves faster than this; 0 or more. A
             nudge is first felt as a speed of about beta times the error: a tolerance has to be far below that.
-        particles: start an example's free phase from where its last one ended; needs `data`.
+        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), or `"sweeps"` (layer after layer).
+        network: how a chain is read: `"hopfield"`, or `"convergent"`, whose state is its rates, so that smooth units
+            settle in discrete time too.
         loss: the cost C, by name or as a `Loss`.
 
     Raises:
@@ -79,12 +81,8 @@ class EquilibriumPropagation(Rule):
 
     beta: float = 0.5
     variant: Variant = eqx.field(default="centred", static=True)
-    free_steps: int = eqx.field(default=50, static=True)
     nudged_steps: int = eqx.field(default=20, static=True)
-    step_size: float = 0.5
-    tolerance: float = 0.0
     particles: bool = eqx.field(default=False, static=True)
-    loss: Loss = eqx.field(default_factory=SquaredError, converter=as_loss, kw_only=True)
 
     card: ClassVar[Card] = Card(
         name="Equilibrium propagation",
@@ -103,29 +101,7 @@ class EquilibriumPropagation(Rule):
         """Refuse numbers out of their range and unknown names."""
         positive("beta", self.beta)
         choose("variant", self.variant, get_args(Variant))
-        count("free_steps", self.free_steps)
         count("nudged_steps", self.nudged_steps)
-        positive("step_size", self.step_size)
-        non_negative("tolerance", self.tolerance)
-
-    def accept(self, model: PyTree) -> Energy:
-        """Return the energy that this rule trains, with the free phase as its relaxation.
-
-        Raises:
-            TypeError: it is neither an energy nor a chain that can be read as one; the message says what to pass
-                instead.
-        """
-        model = super().accept(model)
-        free = GradientFlow(self.free_steps, self.step_size, self.tolerance)
-        if isinstance(model, Chain):
-            return Hopfield(model, relaxation=free)
-        if isinstance(model, Energy):
-            return eqx.tree_at(lambda energy: energy.relaxation, model, free, is_leaf=_is_relaxation)
-        raise TypeError(
-            f"EquilibriumPropagation needs {self.card.needs}, but model is a {type(model).__name__}; pass "
-            "ap.nets.mlp(784, 500, 10, activation='hard-sigmoid', output='hard-sigmoid', key=key), or an "
-            "energies.Energy of your own"
-        )
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
         """Read the model as an energy; with `particles`, keep a state for every training example.
@@ -151,8 +127,10 @@ class EquilibriumPropagation(Rule):
             return model.energy(state, batch.x) + beta * self.loss(model.output(state), batch.y)
 
         def nudge(beta: float | Array) -> Settled:
-            relaxation = GradientFlow(self.nudged_steps, self.step_size, self.tolerance)
-            return relaxation(lambda state: total(model, beta, state), free.state, model.project)
+            def pull(state: State) -> Float[Array, " batch"]:
+                return beta * self.loss(model.output(state), batch.y)
+
+            return model.settle(batch.x, free.state, nudge=pull, relaxation=self.phase(self.nudged_steps))
 
         if self.particles:
             index = row_index("EquilibriumPropagation(particles=True)", batch)
@@ -176,18 +154,5 @@ class EquilibriumPropagation(Rule):
 
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
-        metrics = _report("free", free) | _report("nudged", ends)
+        metrics = report("free", free) | report("nudged", ends)
         return Credit(loss, output, (eqx.filter_grad(contrast)(model), None), memory, metrics)
-
-
-def _report(phase: str, end: Settled) -> dict[str, Float[Array, ""]]:
-    """How a phase ended, in three numbers."""
-    return {
-        f"{phase}_steps": jnp.mean(end.steps, dtype=end.residual.dtype),
-        f"{phase}_residual": jnp.max(end.residual),
-        f"{phase}_converged": jnp.mean(end.converged, dtype=end.residual.dtype),
-    }
-
-
-def _is_relaxation(node: object) -> bool:
-    return isinstance(node, GradientFlow)
