@@ -84,7 +84,8 @@ def test_convolutions_with_pooling_settle_with_their_transpose_as_feedback(x64, 
     ("last", "match"),
     [
         ([Norm(3), Dense(3, 2, key=jax.random.key(0))], r"Norm \(stages\[1\]\)"),
-        ([Activate("tanh"), Dense(3, 2, key=jax.random.key(0))], r"Activate \(stages\[1\]\)"),
+        ([Activate("tanh"), Activate("tanh")], r"no affine layer leads to \(stages\[2\]\)"),
+        ([Dense(3, 2, activation="tanh", key=jax.random.key(0)), Activate("tanh")], r"stages\[1\] has its own besides"),
         ([Flatten()], "ends with a Flatten"),
         ([Dense(3, 2, activation="sign", key=jax.random.key(0))], r"layer 2, whose derivative is zero"),
     ],
@@ -110,3 +111,13 @@ def test_a_residual_block_adds_its_shortcut_to_the_drive_of_its_last_layer(x64, 
     assert [s.shape for s in model.start(x)] == [(6, 5), (6, 4), (6, 3)]
     with pytest.raises(TypeError, match=r"stages\[1\]"):
         Hopfield(Chain([chain.stages[0], Residual(body[:1], activation="hard-sigmoid", shortcut=(dense(5, 4),))]))
+
+
+def test_pooling_before_an_activation_pools_the_drive(x64, key):
+    conv = Conv(1, 2, 3, padding="VALID", key=key)
+    chain = Chain([conv, Pool("max", 2), Activate("hard-sigmoid")], input_shape=(6, 6, 1))
+    model = Hopfield(chain)
+    x = jax.random.normal(key, (5, 6, 6, 1))
+    (start,) = model.start(x)
+    assert start.shape == (5, 2, 2, 2)
+    np.testing.assert_allclose(model.settle(x).state[0], jnp.clip(Pool("max", 2)(conv.drive(x)), 0, 1), atol=1e-12)

@@ -3,8 +3,9 @@
     Phi = sum_k <r_k, W_k r_{k-1} + b_k>,    r_0 = x,   k = 1 ... L
 
 is the sum of what each layer's rates r_k get from the layer below. W_k is any affine layer of the chain; pooling and
-flattening between two layers belong to the W_k that follows. A residual block is one more affine way from below:
-its shortcut's drive is added to that of its last layer.
+flattening between two layers belong to the W_k that follows. Pooling between an affine layer and an activation that
+stands by itself pools the drive: the state is that of the pooled units. A residual block is one more affine way from
+below: its shortcut's drive is added to that of its last layer.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..nets import ACTIVATIONS, Activation, Affine, Chain, Flatten, Pool, Residual, Series, Stage
+from ..nets import ACTIVATIONS, Activate, Activation, Affine, Chain, Flatten, Pool, Residual, Series, Stage
 from ._energy import Energy
 
 Activity = Float[Array, "batch ..."]
@@ -37,7 +38,7 @@ class Layered(Energy):
         """Refuse stages that have no place in the energy."""
         name = type(self).__name__
         _check(name, self.chain.stages, "stages")
-        if not isinstance(last := self.chain.stages[-1], Affine | Residual):
+        if not isinstance(last := self.chain.stages[-1], Affine | Residual | Activate):
             raise TypeError(
                 f"{name} reads its answer from its last layer, but the chain ends with a {type(last).__name__}; pass "
                 "one that ends with a dense or convolutional layer"
@@ -87,9 +88,12 @@ def primitive(chain: Chain, rates: Sequence[Activity], x: Activity) -> Float[Arr
 
 def walk(stages: Sequence[Stage], rate: Activity, respond: Respond) -> Activity:
     """Visit the layers upwards; `respond` tells what rate a layer has, given its activation and its drive."""
-    for stage in stages:
+    for i, stage in enumerate(stages):
         if isinstance(stage, Affine):
-            rate = respond(stage.activation, stage.drive(rate))
+            drive = stage.drive(rate)
+            rate = drive if _activated_later(stages[i + 1 :]) else respond(stage.activation, drive)
+        elif isinstance(stage, Activate):
+            rate = respond(stage.activation, rate)
         elif isinstance(stage, Residual):
             *body, last = stage.body
             assert isinstance(last, Affine)
@@ -105,10 +109,20 @@ def inner(a: Activity, b: Activity) -> Float[Array, " batch"]:
     return jnp.sum(a * b, axis=tuple(range(1, a.ndim)))
 
 
+def _activated_later(rest: Sequence[Stage]) -> bool:
+    """Whether an activation of its own follows an affine layer, with nothing but pooling in between."""
+    return isinstance(_next(rest), Activate)
+
+
+def _next(stages: Sequence[Stage]) -> Stage | None:
+    """The first stage that is more than pooling or flattening."""
+    return next((stage for stage in stages if not isinstance(stage, Pool | Flatten)), None)
+
+
 def _activations(stages: Sequence[Stage]) -> list[Activation]:
     found: list[Activation] = []
-    for stage in stages:
-        if isinstance(stage, Affine):
+    for i, stage in enumerate(stages):
+        if isinstance(stage, Activate) or (isinstance(stage, Affine) and not _activated_later(stages[i + 1 :])):
             found.append(stage.activation)
         elif isinstance(stage, Residual):
             found += [*_activations(stage.body[:-1]), stage.activation]
@@ -120,15 +134,23 @@ def _check(name: str, stages: Sequence[Stage], path: str) -> None:
         if isinstance(stage, Residual):
             _check(name, stage.body, f"{path}[{i}].body")
             joined = [*stage.body[-1:], *(s for s in stage.shortcut if isinstance(s, Affine))]
-            if not stage.body or any(
-                not isinstance(s, Affine) or s.activation is not ACTIVATIONS["identity"] for s in joined
-            ):
+            if not stage.body or not all(isinstance(s, Affine) and s.activation is LINEAR for s in joined):
                 raise TypeError(
                     f"{name} adds the shortcut of {path}[{i}] to the drive of the block's last layer; pass a body that "
                     "ends with an affine layer without activation, and a shortcut of such layers"
                 )
             _check(name, stage.shortcut, f"{path}[{i}].shortcut")
-        elif not isinstance(stage, Affine | Pool | Flatten):
+        elif isinstance(stage, Affine) and _activated_later(stages[i + 1 :]) and stage.activation is not LINEAR:
+            raise TypeError(
+                f"{name} has one activation a layer, but {path}[{i}] has its own besides the one that follows; pass "
+                "activation='identity' there"
+            )
+        elif isinstance(stage, Activate) and not isinstance(_next(stages[:i][::-1]), Affine):
+            raise TypeError(
+                f"{name} has no energy for an activation that no affine layer leads to ({path}[{i}]); pass a chain in "
+                "which it follows a dense or convolutional layer, with at most pooling in between"
+            )
+        elif not isinstance(stage, Activate | Affine | Pool | Flatten):
             raise TypeError(
                 f"{name} has no energy for a {type(stage).__name__} ({path}[{i}]); pass a chain of dense and "
                 "convolutional layers, with pooling and flattening between them and residual blocks of these, such as "

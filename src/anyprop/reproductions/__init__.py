@@ -17,6 +17,10 @@ from . import (
     _dtp_deep_mnist,
     _dtp_discrete,
     _dtp_stochastic,
+    _ep_cifar,
+    _ep_conv,
+    _ep_convergent,
+    _ep_mnist,
     _feedback_mnist,
     _iterative_target_propagation,
     _lenet5_feedback,
@@ -43,6 +47,10 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _am_higgs,
         _am_binary,
         _am_theory,
+        _ep_mnist,
+        _ep_convergent,
+        _ep_conv,
+        _ep_cifar,
     )
 }
 """Every reproduction, by its name on the command line."""

@@ -1,0 +1,54 @@
+"""Equilibrium propagation on MNIST: Hopfield networks with one, two and three hidden layers (Scellier and Bengio 2017).
+
+Hard sigmoids, Glorot-uniform weights, inputs in [0, 1], batches of 20, step size 0.5, persistent particles, a nudge of
+random sign in every batch, 50,000 images to train on. The published curves are of validation and training; here the
+error is that of the last epoch on the test images, from a free phase that starts at zero.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from .. import data, nets
+from ..rules.equilibrium import EquilibriumPropagation
+from ._ep import Experiment, trained
+from ._reproduction import Claim, Options, Reproduction
+
+SCELLIER = {"activation": "hard-sigmoid", "output": "hard-sigmoid", "init": "glorot-uniform"}
+
+
+def hopfield(hidden: int, free: int, nudged: int, rates: tuple[float, ...], epochs: int) -> Experiment:
+    """A published net with so many hidden layers of 500."""
+    rule = EquilibriumPropagation(1.0, "random-sign", nudged_steps=nudged, particles=True, free_steps=free)
+    return Experiment(partial(nets.mlp, 784, *[500] * hidden, 10, **SCELLIER), rule, rates, epochs)
+
+
+EXPERIMENTS = {
+    "784-500-10": hopfield(1, 20, 4, (0.1, 0.05), 25),
+    "784-500-500-10": hopfield(2, 100, 6, (0.4, 0.1, 0.01), 60),
+    "784-500-500-500-10": hopfield(3, 500, 8, (0.128, 0.032, 0.008, 0.002), 500),
+}
+
+
+def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
+    """Train all three nets."""
+    return trained(REPRODUCTION, options, EXPERIMENTS, data.load("mnist", validation=10_000))
+
+
+REPRODUCTION = Reproduction(
+    name="ep-mnist",
+    title="Equilibrium propagation in Hopfield networks of one, two and three hidden layers on MNIST",
+    source=("scellier2017",),
+    claims=tuple(
+        claim
+        for net in EXPERIMENTS
+        for claim in (
+            Claim(f"{net} test error", 2.5, "%", 0.5, "paper"),
+            Claim(f"{net} training error", 0.0, "%", 0.005, "paper"),
+        )
+    ),
+    epochs=500,
+    seeds=3,
+    minutes=5000.0,
+    run=run,
+)
