@@ -13,8 +13,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, PyTree
 
-from ..contract import Card, Needs, Rule
+from ..contract import Card, Learner, Needs, Rule
 from ..losses import LOSSES, Loss
 from ..nets import ACTIVATIONS, INITIALISERS
 from ._case import Case, compiled, numbers, require, step
@@ -190,22 +191,45 @@ def _others(field: dataclasses.Field, kind: type, value: Any) -> Iterator[Any]:
 def _matters(case: Case, field: dataclasses.Field, context: dict[str, Any]) -> bool:
     try:
         rule = _variant(case.rule, context)
-        before = _two_steps(case, rule)
+        before = _program(case, rule)
     except (TypeError, ValueError):
         return False  # the switch does not go with the other settings, or with this network
     for value in _others(field, type(rule), getattr(rule, field.name)):
         try:
-            after = _two_steps(case, _variant(rule, {field.name: value}))
+            other = _variant(rule, {field.name: value})
+            after = _program(case, other)
         except (TypeError, ValueError):
             continue
-        return any(not _identical(a, b) for a, b in itertools.zip_longest(before, after))
+        if before == after:  # the same program on the same numbers: nothing to compile
+            return False
+        steps = itertools.zip_longest(_two_steps(case, rule), _two_steps(case, other))
+        return any(not _identical(a, b) for a, b in steps)
     return False
+
+
+def _small(case: Case, rule: Rule) -> Learner:
+    """A fresh learner of the least depth that has hidden layers: every variant is a program of its own."""
+    return case.learner(rule=rule, depth=2 if 2 in case.depths else 3)
+
+
+@functools.cache
+def _program(case: Case, rule: Rule) -> tuple[str, list[bytes]]:
+    """What `credit` does to a fresh learner, and the learner's numbers."""
+    learner, batch = _small(case, rule), case.examples()
+    arrays, static = eqx.partition(learner, eqx.is_array)
+
+    def credit(arrays: PyTree, key: Array) -> PyTree:
+        return eqx.filter(rule.credit(eqx.combine(arrays, static), batch, key=key), eqx.is_array)
+
+    program = jax.make_jaxpr(credit)(arrays, jax.random.key(1))
+    constants = [*jax.tree.leaves(arrays), *program.consts]
+    return str(program), [numbers(leaf).tobytes() for leaf in constants]
 
 
 @functools.cache
 def _two_steps(case: Case, rule: Rule) -> list[np.ndarray]:
     """All numbers of a fresh learner and of its first two steps; the second one sees what memory is for."""
-    learner, batch = case.learner(rule=rule), case.examples()
+    learner, batch = _small(case, rule), case.examples()
     seen: list[Any] = [learner]
     credit = compiled(lambda learner, key: rule.credit(learner, batch, key=key))
     for key in jax.random.split(jax.random.key(1)):
