@@ -4,6 +4,7 @@ from ._convergent import Convergent
 from ._energy import Energy, Nudge
 from ._hopfield import Hopfield
 from ._relaxation import Dynamics, FixedPoint, GradientFlow, Relaxation, Settled, State, Sweeps
+from ._weak_feedback import WeakFeedback
 
 __all__ = [
     "Convergent",
@@ -17,4 +18,5 @@ __all__ = [
     "Settled",
     "State",
     "Sweeps",
+    "WeakFeedback",
 ]

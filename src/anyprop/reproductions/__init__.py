@@ -12,6 +12,7 @@ from . import (
     _am_mnist,
     _am_rnn15,
     _am_theory,
+    _chl_limit,
     _dfa_deep,
     _dtp_cifar,
     _dtp_deep_mnist,
@@ -25,6 +26,7 @@ from . import (
     _iterative_target_propagation,
     _lenet5_feedback,
     _neur503,
+    _stdp_signature,
 )
 from ._reproduction import Claim, Options, Reproduction, outcome
 
@@ -51,6 +53,8 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _ep_convergent,
         _ep_conv,
         _ep_cifar,
+        _chl_limit,
+        _stdp_signature,
     )
 }
 """Every reproduction, by its name on the command line."""
