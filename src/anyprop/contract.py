@@ -186,6 +186,15 @@ class Rule(eqx.Module):
         del learner
         return None
 
+    def complaint(self, metrics: Mapping[str, float]) -> str | None:
+        """What is wrong with how an epoch went, in words for the user; None if nothing is. Training says it once.
+
+        Args:
+            metrics: those of `Credit`, each the mean over the epoch's batches.
+        """
+        del metrics
+        return None
+
     def accept(self, model: PyTree) -> PyTree:
         """Return `model` if this rule can train it.
 

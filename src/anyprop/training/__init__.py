@@ -3,7 +3,7 @@
 from ._checkpoint import CheckpointError
 from ._compare import Comparison, compare
 from ._descend import Descent, descend
-from ._fit import Diverged, EpochEnd, Run, check, fit
+from ._fit import Diverged, EpochEnd, RuleWarning, Run, check, fit
 from ._layer_parallel import LayerParallel, LayerParallelState
 from ._program import describe
 from ._progress import Progress
@@ -18,6 +18,7 @@ __all__ = [
     "LayerParallel",
     "LayerParallelState",
     "Progress",
+    "RuleWarning",
     "Run",
     "alternating_minimization_bound",
     "alternating_minimization_schedule",

@@ -6,6 +6,7 @@ import json
 import re
 import time
 import types
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,10 @@ from ._progress import Progress
 
 class Diverged(FloatingPointError):
     """The loss became NaN or infinite: training stopped, and the last good checkpoint was kept."""
+
+
+class RuleWarning(UserWarning):
+    """A rule has something to say about how an epoch went."""
 
 
 class EpochEnd(NamedTuple):
@@ -142,6 +147,10 @@ def fit(
         CheckpointError: the checkpoint is damaged or belongs to other settings.
         Diverged: the loss became NaN or infinite; the message names the rule, the seed and the step.
 
+    Warns:
+        RuleWarning: the rule has a complaint about an epoch, such as that a phase does not settle. Only the first
+            complaint of a run is passed on.
+
     Example:
         >>> import anyprop as ap, jax
         >>> data = ap.data.load("mnist", train_size=500)
@@ -188,12 +197,14 @@ def fit(
     trainer = _Trainer(program, name, roots, seed_list, patience, folder, identity)
     if resume:
         trainer.resume()
+    warned = False
     reporter = Progress(show=progress) if isinstance(progress, bool) else progress
     with reporter.task(name, epochs, done=trainer.epoch) as advance:
         trainer.prepare()
         while trainer.epoch < epochs and not trainer.stopped:
             records = trainer.advance()
             advance(trainer.epoch, records)
+            warned = warned or _warn(rule, records)
             if callbacks:
                 end = EpochEnd(trainer.epoch, records, trainer.learners())
                 asked = [callback(end) for callback in callbacks]  # every callback hears of every epoch
@@ -405,6 +416,17 @@ def check(rule: Rule, model: PyTree, data: Data, *, epochs: int, batch_size: int
         if split is not None:
             rule.loss.check(split.y, outputs)
     return data
+
+
+def _warn(rule: Rule, records: Sequence[Mapping[str, Any]]) -> bool:
+    """Pass on the first complaint that the rule has about an epoch; whether there was one."""
+    for record in records:
+        finite = {name: value for name, value in record["metrics"].items() if value is not None}
+        if complaint := rule.complaint(finite):
+            where = f"{record['rule']} (seed {record['seed']}), epoch {record['epoch']}"
+            warnings.warn(f"{where}: {complaint}", RuleWarning, stacklevel=3)
+            return True
+    return False
 
 
 def refuse_results(folder: Path) -> None:

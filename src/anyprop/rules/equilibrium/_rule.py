@@ -1,5 +1,7 @@
 """What the rules share that learn from a system at rest: how they read a model, and how they let it settle."""
 
+import math
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -41,23 +43,50 @@ class Settling(Rule):
             TypeError: it is neither an energy nor a chain that can be read as one; the message says what to pass
                 instead.
         """
-        model = super().accept(model)
-        free = self.phase(self.free_steps)
-        if isinstance(model, Chain):
-            return (Hopfield if self.network == "hopfield" else Convergent)(model, relaxation=free)
-        if isinstance(model, Energy):
-            return eqx.tree_at(lambda energy: energy.relaxation, model, free, is_leaf=_is_relaxation)
-        raise TypeError(
-            f"{type(self).__name__} needs {self.card.needs}, but model is a {type(model).__name__}; pass "
-            "ap.nets.mlp(784, 500, 10, activation='hard-sigmoid', output='hard-sigmoid', key=key), or an "
-            "energies.Energy of your own"
-        )
+        view = Hopfield if self.network == "hopfield" else Convergent
+        return as_energy(self, super().accept(model), view, self.phase(self.free_steps))
 
     def phase(self, steps: int) -> Relaxation:
         """Return the relaxation of a phase of so many steps at most."""
         if self.relaxation == "gradient-flow":
             return GradientFlow(steps, self.step_size, self.tolerance)
         return (FixedPoint if self.relaxation == "fixed-point" else Sweeps)(steps, self.tolerance)
+
+    def complaint(self, metrics: Mapping[str, float]) -> str | None:
+        """Say that the free phase does not settle: to the tolerance, or to where a nudge can be told from drift.
+
+        A state that moves faster by itself than the nudge first moves the outputs says nothing about the error.
+        """
+        if "free_residual" not in metrics:
+            return None
+        taken = f"{self.free_steps} steps" + (f" of {self.step_size:g}" if self.relaxation == "gradient-flow" else "")
+        speed = f"the fastest unit of a batch still moved at {metrics['free_residual']:.2g} per unit of time"
+        shorter = " or a smaller step_size" if self.relaxation == "gradient-flow" else ""
+        if self.tolerance:
+            if metrics["free_converged"] < 1:
+                return (
+                    f"{1 - metrics['free_converged']:.2%} of the free phases did not settle to "
+                    f"tolerance={self.tolerance:g} within {taken}: {speed}; pass more free_steps{shorter}"
+                )
+        elif metrics["free_residual"] > metrics.get("nudge_speed", math.inf):
+            return (
+                f"the free phase did not settle within {taken}: {speed}, but the nudge first moves an output unit at "
+                f"{metrics['nudge_speed']:.2g} at most, and cannot be told from drift; pass more free_steps{shorter}"
+            )
+        return None
+
+
+def as_energy(rule: Rule, model: PyTree, view: Callable[..., Energy], relaxation: Relaxation) -> Energy:
+    """An energy, or a chain read as one, with `relaxation`; of anything else, what to pass instead."""
+    if isinstance(model, Chain):
+        return view(model, relaxation=relaxation)
+    if isinstance(model, Energy):
+        return eqx.tree_at(lambda energy: energy.relaxation, model, relaxation, is_leaf=_is_relaxation)
+    raise TypeError(
+        f"{type(rule).__name__} needs {rule.card.needs}, but model is a {type(model).__name__}; pass "
+        "ap.nets.mlp(784, 500, 10, activation='hard-sigmoid', output='hard-sigmoid', key=key), or an energies.Energy "
+        "of your own"
+    )
 
 
 def report(phase: str, end: Settled) -> dict[str, Float[Array, ""]]:
@@ -67,6 +96,11 @@ def report(phase: str, end: Settled) -> dict[str, Float[Array, ""]]:
         f"{phase}_residual": jnp.max(end.residual),
         f"{phase}_converged": jnp.mean(end.converged, dtype=end.residual.dtype),
     }
+
+
+def onset(loss: Loss, beta: float | Array, output: Array, y: Array) -> dict[str, Float[Array, ""]]:
+    """How fast a nudge first moves the batch's fastest output unit, |beta dC/d(output)|."""
+    return {"nudge_speed": jnp.max(jnp.abs(beta * loss.error(output, y)))}
 
 
 def _is_relaxation(node: object) -> bool:

@@ -1,0 +1,76 @@
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import anyprop as ap
+from anyprop.losses import SquaredError
+from anyprop.rules.equilibrium._rule import onset
+from anyprop.training import RuleWarning
+from anyprop.training._fit import _warn
+
+
+class Grumbler(ap.Backprop):
+    """Backprop that complains where its loss, told as a metric, has fallen."""
+
+    def credit(self, learner, batch, *, key):
+        credit = super().credit(learner, batch, key=key)
+        return ap.Credit(credit.loss, credit.output, credit.grads, credit.memory, {"level": credit.loss})
+
+    def complaint(self, metrics):
+        return f"at {metrics['level']:.3g}" if metrics["level"] < 0.6 else None
+
+
+def two_clouds():
+    y = np.arange(40, dtype=np.int32) % 2
+    x = (2.0 * y[:, None] - 1 + 0.1 * np.ones((40, 3))).astype(np.float32)
+    return ap.data.load({"train": (x, y), "test": (x, y)})
+
+
+def test_a_rules_first_complaint_is_passed_on_and_no_other():
+    fit = partial(ap.fit, optimizer=optax.sgd(0.1), batch_size=20, progress=False, alignment=False)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        run = fit(Grumbler(), partial(ap.nets.mlp, 3, 2), two_clouds(), epochs=6, seeds=[4, 7])
+    levels = {(r["epoch"], r["seed"]): r["metrics/level"] for r in run.records if r["epoch"]}
+    epoch, seed = next(place for place in sorted(levels) if levels[place] < 0.6)
+    (warning,) = seen
+    assert warning.category is RuleWarning
+    assert f"(seed {seed}), epoch {epoch}: at {levels[epoch, seed]:.3g}" in str(warning.message)
+    assert epoch < 6  # there was more to complain of
+
+
+def test_a_rule_complains_of_a_free_phase_that_does_not_settle():
+    exact = ap.EquilibriumPropagation(free_steps=7, tolerance=1e-3)
+    settled = {"free_converged": 1.0, "free_residual": 9e-4}
+    assert exact.complaint(settled) is None
+    complaint = exact.complaint({"free_converged": 0.75, "free_residual": 0.02})
+    for part in ("25.00%", "tolerance=0.001", "7 steps of 0.5", "0.02 per unit of time", "free_steps or a smaller"):
+        assert part in complaint
+
+
+def test_without_a_tolerance_it_complains_of_drift_that_hides_the_nudge():
+    drifting = {"free_converged": 0.0, "free_residual": 0.2}
+    for relaxation, remedy in (("gradient-flow", "free_steps or a smaller step_size"), ("fixed-point", "free_steps")):
+        rule = ap.EquilibriumPropagation(relaxation=relaxation)
+        assert rule.complaint(drifting | {"nudge_speed": 0.3}) is None
+        assert rule.complaint(drifting | {"nudge_speed": 0.1}).endswith(f"pass more {remedy}")
+        assert rule.complaint({}) is None
+
+
+def test_the_nudge_first_moves_an_output_by_beta_times_the_error(key):
+    output, y = jax.random.uniform(key, (4, 3)), jnp.asarray([0, 1, 2, 0])
+    expected = 0.2 * np.max(np.abs(output - np.eye(3)[np.asarray(y)]))
+    np.testing.assert_allclose(onset(SquaredError(), -0.2, output, y)["nudge_speed"], expected, rtol=1e-6)
+
+
+def test_rules_have_no_complaints_by_themselves():
+    assert ap.Backprop().complaint({"anything": 1.0}) is None
+
+
+def test_a_metric_that_is_no_number_is_not_judged():
+    rule = ap.EquilibriumPropagation(tolerance=1e-3)
+    assert not _warn(rule, [{"rule": "ep", "seed": 0, "epoch": 1, "metrics": {"free_residual": None}}])
