@@ -6,20 +6,17 @@ x is clamped, theta are the arrays of the module, and every derivative of E come
 """
 
 import abc
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
+from ._device import Device, Nudge
 from ._relaxation import Dynamics, Relaxation, Settled, State
 
-Nudge = Callable[[State], Float[Array, " batch"]]
-"""What is added to the energy of each example, as a function of the state: beta times a cost."""
 
-
-class Energy(eqx.Module):
+class Energy(Device):
     """A system with an energy, that answers an input by settling to a minimum.
 
     Subclass it to train a system of your own: an energy, where its state starts, and how its answer is read.
@@ -85,6 +82,10 @@ class Energy(eqx.Module):
         """
         start = self.start(x) if start is None else start
         return (relaxation or self.relaxation)(self.dynamics(x, nudge), start, key=key)
+
+    def statistics(self, state: State, x: Float[Array, "batch ..."]) -> PyTree:
+        """Return the batch's mean dE/dtheta at a state, shaped like this module's floating-point arrays."""
+        return eqx.filter_grad(lambda energy: jnp.mean(energy.energy(state, x)))(self)
 
     def __call__(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
         """Return the prediction of the settled system; its derivatives are those of a system at rest."""

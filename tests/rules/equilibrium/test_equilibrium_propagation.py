@@ -13,10 +13,11 @@ SETTLED = {"free_steps": 600, "nudged_steps": 600, "tolerance": 1e-14}
 
 
 class Pair(Energy):
-    """An energy of one's own: E = s^4 / 4 + a s^2 / 2 - s (x . w), two units with a coupling."""
+    """An energy of one's own: E = s^4 / 4 + s^2 / 2 - s (x . w), two units with a coupling, and a trained readout."""
 
     w: jax.Array
     coupling: jax.Array
+    readout: jax.Array
     relaxation: GradientFlow = eqx.field(default_factory=GradientFlow)
 
     def energy(self, state, x):
@@ -27,7 +28,7 @@ class Pair(Energy):
         return {"s": jnp.zeros((len(x), 2))}
 
     def output(self, state):
-        return state["s"]
+        return state["s"] * self.readout
 
 
 def net(key, units="hard-sigmoid", output=None, sizes=(4, 5, 3)):
@@ -49,7 +50,7 @@ def inside(key):
 
 
 def own(key):
-    return Pair(jax.random.normal(key, (4, 2)), jnp.asarray(0.3))
+    return Pair(jax.random.normal(key, (4, 2)), jnp.asarray(0.3), jnp.asarray([0.8, 1.2]))
 
 
 def small(chain):

@@ -26,9 +26,9 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import choose, count, positive
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
-from ...energies import Energy, Settled, State
+from ...energies import Device, Energy, Settled, State
 from .._rows import count_examples, put_rows, row_index, take_rows
-from ._rule import Settling, report
+from ._rule import Settling, onset, report
 
 Variant = Literal["one-sided", "centred", "random-sign"]
 
@@ -39,7 +39,8 @@ class EquilibriumPropagation(Settling):
     Use it on systems that compute by settling. A chain is read as a network whose weights act in both directions,
     `energies.Hopfield` or `energies.Convergent`; any `energies.Energy` can be passed instead. `Learner.model` is that
     energy, with this rule's free phase as its relaxation: it predicts by settling from its start. The phases differ
-    in nothing but the nudge, so no second circuit carries errors.
+    in nothing but the nudge, so no second circuit carries errors. An `energies.Device`, whose equations nobody needs
+    to know, is trained by what it measures; it settles in its own way, and without particles.
 
     The published Hopfield networks, with `variant="random-sign"`, `particles=True`, `beta=1.0`, batches of 20, and
     `optax.partition` for a rate of each layer's own:
@@ -88,8 +89,8 @@ class EquilibriumPropagation(Settling):
         name="Equilibrium propagation",
         family="equilibrium",
         needs=Needs.ENERGY,
-        source=("scellier2017", "laborieux2021"),
-        dossier=("S53", "S54"),
+        source=("scellier2017", "laborieux2021", "ernoult2019", "kendall2020"),
+        dossier=("S53", "S54", "S61", "S62", "S63"),
         local=True,
         weight_transport=True,
         phases=3,
@@ -103,6 +104,22 @@ class EquilibriumPropagation(Settling):
         choose("variant", self.variant, get_args(Variant))
         count("nudged_steps", self.nudged_steps)
 
+    # Wider than what it overrides: `credit` asks nothing of an energy that a device cannot do.
+    def accept(self, model: PyTree) -> Device:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the system that this rule trains: a device as it is, anything else as `Settling` reads it.
+
+        Raises:
+            TypeError: it is none of these; or a device is to start from states kept for each example.
+        """
+        if not isinstance(model, Device) or isinstance(model, Energy):
+            return super().accept(model)
+        if self.particles:
+            raise TypeError(
+                f"particles=True puts the system into states, which a device such as {type(model).__name__} need not "
+                "allow; pass particles=False"
+            )
+        return model
+
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
         """Read the model as an energy; with `particles`, keep a state for every training example.
 
@@ -111,48 +128,54 @@ class EquilibriumPropagation(Settling):
             ValueError: `particles` is set and `data` is missing.
         """
         del key
-        energy = self.accept(model)
+        system = self.accept(model)
         if not self.particles:
-            return Learner(energy)
+            return Learner(system)
+        assert isinstance(system, Energy)  # else accept has refused it
         examples = count_examples("EquilibriumPropagation(particles=True)", data)
         assert data is not None  # else count_examples has refused it
-        start = energy.start(jnp.zeros((1, *data.x.shape), data.x.dtype))
-        return Learner(energy, memory=jax.tree.map(lambda s: jnp.repeat(s, examples, axis=0), start))
+        start = system.start(jnp.zeros((1, *data.x.shape), data.x.dtype))
+        return Learner(system, memory=jax.tree.map(lambda s: jnp.repeat(s, examples, axis=0), start))
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Return the difference of dF/dtheta between two phases, over the difference of their nudges."""
         model, memory = learner.model, learner.memory
+        key_sign, key_free, key_nudged, key_opposite = jax.random.split(key, 4)
 
-        def total(model: Energy, beta: float | Array, state: State) -> Float[Array, " batch"]:
-            return model.energy(state, batch.x) + beta * self.loss(model.output(state), batch.y)
-
-        def nudge(beta: float | Array) -> Settled:
+        def nudge(beta: float | Array, key: Key[Array, ""]) -> Settled:
             def pull(state: State) -> Float[Array, " batch"]:
                 return beta * self.loss(model.output(state), batch.y)
 
-            return model.settle(batch.x, free.state, nudge=pull, relaxation=self.phase(self.nudged_steps))
+            return model.settle(batch.x, free.state, nudge=pull, relaxation=self.phase(self.nudged_steps), key=key)
 
         if self.particles:
             index = row_index("EquilibriumPropagation(particles=True)", batch)
-            free = model.settle(batch.x, take_rows(memory, index))
+            free = model.settle(batch.x, take_rows(memory, index), key=key_free)
             memory = put_rows(memory, index, free.state)
         else:
-            free = model.settle(batch.x)
+            free = model.settle(batch.x, key=key_free)
         if self.variant == "random-sign":
-            high, low = self.beta * jax.random.rademacher(key, (), free.residual.dtype), 0.0
+            high, low = self.beta * jax.random.rademacher(key_sign, (), free.residual.dtype), 0.0
         else:
             high, low = self.beta, -self.beta if self.variant == "centred" else 0.0
-        nudged = nudge(high)
+        nudged = nudge(high, key_nudged)
         opposite, ends = free, nudged
         if self.variant == "centred":
-            opposite = nudge(low)
+            opposite = nudge(low, key_opposite)
             ends = jax.tree.map(lambda *phases: jnp.concatenate(phases), nudged, opposite)
 
-        def contrast(model: Energy) -> Float[Array, ""]:
-            difference = total(model, high, nudged.state) - total(model, low, opposite.state)
-            return jnp.mean(difference) / (high - low)
+        def contrast_of_costs(model: Device) -> Float[Array, ""]:
+            above, below = (self.loss(model.output(end.state), batch.y) for end in (nudged, opposite))
+            return jnp.mean(high * above - low * below) / (high - low)
 
+        # The cost depends on parameters by itself only where the readout has some; elsewhere this is zero.
+        grads = jax.tree.map(
+            lambda above, below, cost: (above - below) / (high - low) + cost,
+            model.statistics(nudged.state, batch.x),
+            model.statistics(opposite.state, batch.x),
+            eqx.filter_grad(contrast_of_costs)(model),
+        )
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
-        metrics = report("free", free) | report("nudged", ends)
-        return Credit(loss, output, (eqx.filter_grad(contrast)(model), None), memory, metrics)
+        metrics = report("free", free) | report("nudged", ends) | onset(self.loss, high, output, batch.y)
+        return Credit(loss, output, (grads, None), memory, metrics)
