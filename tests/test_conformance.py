@@ -56,6 +56,18 @@ def rates(key, model):
     return ap.Batch(2 * jax.nn.one_hot(y, 3) + jax.random.uniform(key, (10, 3)), y)
 
 
+def restricted(key, depth):
+    """One layer of hidden units, which is as deep as an untrained machine of few sweeps learns."""
+    del depth
+    return ap.nets.mlp(8, 7, 5, activation="sigmoid", key=key)
+
+
+def bits(key, model):
+    """Inputs of zeros and ones."""
+    batch = blobs(key, model)
+    return ap.Batch((batch.x > 0).astype(batch.x.dtype), batch.y)
+
+
 SPECIAL = {
     # ADMM's closed forms are those of piecewise linear units; from ten examples, its least squares are all but
     # interpolation, which a ridge damps.
@@ -80,6 +92,16 @@ SPECIAL = {
     "stochastic-target-propagation": {
         "rule": ap.StochasticTargetPropagation(target_step=0.58, reduction="sum"),
         "model": partial(small_mlp, activation="sigmoid"),
+    },
+    **{
+        name: {"model": restricted, "batch": bits, "depths": ()}
+        for name in ("boltzmann-learning", "contrastive-divergence", "deep-boltzmann")
+    },
+    # Short phases, and cold enough for a few samples to show every layer's direction.
+    "stochastic-equilibrium-propagation": {
+        "rule": ap.StochasticEquilibriumPropagation(
+            temperature=1e-4, samples=2, spacing=2, nudged_steps=8, free_steps=12, step_size=0.5
+        )
     },
     "target-propagation-em": {"model": autoencoder, "batch": itself, "depths": (2, 4, 8)},
 }

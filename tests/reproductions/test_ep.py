@@ -30,7 +30,7 @@ def test_a_net_is_trained_for_the_fewer_of_its_own_epochs_and_those_asked_for(ke
     x = np.asarray(jax.random.uniform(key, (60, 4)))
     y = np.asarray(x.argmax(1) % 2, np.int32)
     data = ap.data.load((x, y, x[:20], y[:20]))
-    rule = ap.EquilibriumPropagation(0.5, nudged_steps=3, free_steps=5)
+    rule = ap.EquilibriumPropagation(0.5, nudged_steps=3, free_steps=40)
     net = partial(ap.nets.mlp, 4, 5, 2, activation="hard-sigmoid", output="hard-sigmoid")
     both = {name: _ep.Experiment(net, rule, (0.1, 0.1), epochs) for name, epochs in {"short": 1, "long": 9}.items()}
     reproduction = Reproduction("r", "t", (), (), 9, 1, 1.0, lambda options: ({}, {}))
