@@ -26,6 +26,14 @@ def test_every_stage_with_weights_has_its_own_rate(key):
         _ep.by_stage((0.1, 0.1, 0.1)).init(learner.params)
 
 
+def test_feedback_weights_have_the_rate_of_the_stage_whose_way_they_go_back(key):
+    rule = ap.VectorFieldEquilibriumPropagation()
+    params = rule.init(ap.nets.mlp(4, 3, 2, activation="hard-sigmoid", key=key), key=key).params
+    optimizer = _ep.by_stage((0.5, 0.25))
+    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    np.testing.assert_array_equal(updates[0].feedback[0], jnp.full((3, 2), -0.25))
+
+
 def test_a_net_is_trained_for_the_fewer_of_its_own_epochs_and_those_asked_for(key, tmp_path):
     x = np.asarray(jax.random.uniform(key, (60, 4)))
     y = np.asarray(x.argmax(1) % 2, np.int32)

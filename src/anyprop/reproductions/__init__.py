@@ -28,6 +28,7 @@ from . import (
     _ep_resistive,
     _ep_stochastic,
     _ep_theorem,
+    _ep_vector_field,
     _feedback_mnist,
     _gdu,
     _initialized_ep,
@@ -75,6 +76,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _ep_theorem,
         _gdu,
         _ep_noise,
+        _ep_vector_field,
     )
 }
 """Every reproduction, by its name on the command line."""

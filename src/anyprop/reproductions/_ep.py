@@ -53,7 +53,11 @@ def by_stage(
 
 
 def _stage(path: tuple[Any, ...]) -> int:
-    match = re.search(r"stages\[(\d+)\]", jax.tree_util.keystr(path))
+    """Which stage an array belongs to: feedback weights to the one whose way they go back."""
+    name = jax.tree_util.keystr(path)
+    if match := re.search(r"feedback\[(\d+)\]", name):
+        return int(match[1]) + 1
+    match = re.search(r"stages\[(\d+)\]", name)
     assert match is not None, "the rates are those of a chain's stages"
     return int(match[1])
 
