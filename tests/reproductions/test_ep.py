@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import anyprop as ap
-from anyprop.reproductions import Options, Reproduction, _ep, _ep_cifar, _ep_conv, _ep_mnist
+from anyprop.reproductions import Options, Reproduction, _ep, _ep_cifar, _ep_conv, _ep_mnist, _ep_mnist_deep
 
 
 def test_every_stage_with_weights_has_its_own_rate(key):
@@ -61,5 +61,6 @@ def test_convolutional_nets_keep_the_state_of_pooled_units(build, shapes):
     assert [s.shape[1:] for s in start] == shapes
 
 
-def test_every_published_net_is_claimed():
-    assert {claim.what.split()[0] for claim in _ep_mnist.REPRODUCTION.claims} == set(_ep_mnist.EXPERIMENTS)
+@pytest.mark.parametrize("module", [_ep_mnist, _ep_mnist_deep])
+def test_every_published_net_is_claimed(module):
+    assert {claim.what.split()[0] for claim in module.REPRODUCTION.claims} == set(module.EXPERIMENTS)

@@ -1,4 +1,4 @@
-"""Equilibrium propagation on MNIST: Hopfield networks with one, two and three hidden layers (Scellier and Bengio 2017).
+"""Equilibrium propagation on MNIST: a Hopfield network with one hidden layer (Scellier and Bengio 2017).
 
 Hard sigmoids, Glorot-uniform weights, inputs in [0, 1], batches of 20, step size 0.5, persistent particles, a nudge of
 random sign in every batch, 50,000 images to train on. The published curves are of validation and training; here the
@@ -23,32 +23,33 @@ def hopfield(hidden: int, free: int, nudged: int, rates: tuple[float, ...], epoc
     return Experiment(partial(nets.mlp, 784, *[500] * hidden, 10, **SCELLIER), rule, rates, epochs)
 
 
-EXPERIMENTS = {
-    "784-500-10": hopfield(1, 20, 4, (0.1, 0.05), 25),
-    "784-500-500-10": hopfield(2, 100, 6, (0.4, 0.1, 0.01), 60),
-    "784-500-500-500-10": hopfield(3, 500, 8, (0.128, 0.032, 0.008, 0.002), 500),
-}
+EXPERIMENTS = {"784-500-10": hopfield(1, 20, 4, (0.1, 0.05), 25)}
+
+
+def claims(experiments: Mapping[str, Experiment]) -> tuple[Claim, ...]:
+    """What the paper says of each of its nets alike."""
+    return tuple(
+        claim
+        for net in experiments
+        for claim in (
+            Claim(f"{net} test error", 2.5, "%", 0.5, "paper"),
+            Claim(f"{net} training error", 0.0, "%", 0.005, "paper"),
+        )
+    )
 
 
 def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
-    """Train all three nets."""
+    """Train the net."""
     return trained(REPRODUCTION, options, EXPERIMENTS, data.load("mnist", validation=10_000))
 
 
 REPRODUCTION = Reproduction(
     name="ep-mnist",
-    title="Equilibrium propagation in Hopfield networks of one, two and three hidden layers on MNIST",
+    title="Equilibrium propagation in a Hopfield network, 784-500-10 on MNIST",
     source=("scellier2017",),
-    claims=tuple(
-        claim
-        for net in EXPERIMENTS
-        for claim in (
-            Claim(f"{net} test error", 2.5, "%", 0.5, "paper"),
-            Claim(f"{net} training error", 0.0, "%", 0.005, "paper"),
-        )
-    ),
-    epochs=500,
+    claims=claims(EXPERIMENTS),
+    epochs=25,
     seeds=3,
-    minutes=5000.0,
+    minutes=10.0,
     run=run,
 )

@@ -18,14 +18,13 @@ Method = Literal["gradient-flow", "fixed-point", "sweeps"]
 Network = Literal["hopfield", "convergent"]
 
 
-class Settling(Rule):
-    """A rule for systems that settle: its free phase becomes the model's own relaxation."""
+class Phases(Rule):
+    """A rule for systems that settle, in phases."""
 
     free_steps: int = eqx.field(default=50, static=True, kw_only=True)
     step_size: float = eqx.field(default=0.5, kw_only=True)
     tolerance: float = eqx.field(default=0.0, kw_only=True)
     relaxation: Method = eqx.field(default="gradient-flow", static=True, kw_only=True)
-    network: Network = eqx.field(default="hopfield", static=True, kw_only=True)
     loss: Loss = eqx.field(default_factory=SquaredError, converter=as_loss, kw_only=True)
 
     def __check_init__(self):
@@ -34,17 +33,6 @@ class Settling(Rule):
         positive("step_size", self.step_size)
         non_negative("tolerance", self.tolerance)
         choose("relaxation", self.relaxation, get_args(Method))
-        choose("network", self.network, get_args(Network))
-
-    def accept(self, model: PyTree) -> Energy:
-        """Return the energy that this rule trains, with the free phase as its relaxation.
-
-        Raises:
-            TypeError: it is neither an energy nor a chain that can be read as one; the message says what to pass
-                instead.
-        """
-        view = Hopfield if self.network == "hopfield" else Convergent
-        return as_energy(self, super().accept(model), view, self.phase(self.free_steps))
 
     def phase(self, steps: int) -> Relaxation:
         """Return the relaxation of a phase of so many steps at most."""
@@ -74,6 +62,26 @@ class Settling(Rule):
                 f"{metrics['nudge_speed']:.2g} at most, and cannot be told from drift; pass more free_steps{shorter}"
             )
         return None
+
+
+class Settling(Phases):
+    """A rule for systems with an energy: its free phase becomes the model's own relaxation."""
+
+    network: Network = eqx.field(default="hopfield", static=True, kw_only=True)
+
+    def __check_init__(self):
+        """Refuse an unknown name."""
+        choose("network", self.network, get_args(Network))
+
+    def accept(self, model: PyTree) -> Energy:
+        """Return the energy that this rule trains, with the free phase as its relaxation.
+
+        Raises:
+            TypeError: it is neither an energy nor a chain that can be read as one; the message says what to pass
+                instead.
+        """
+        view = Hopfield if self.network == "hopfield" else Convergent
+        return as_energy(self, super().accept(model), view, self.phase(self.free_steps))
 
 
 def as_energy(rule: Rule, model: PyTree, view: Callable[..., Energy], relaxation: Relaxation) -> Energy:

@@ -29,10 +29,10 @@ from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
 from ...energies import VectorField
 from ...energies._layered import inner
 from ...nets import Chain, affines_above_first
-from ._rule import Network, Settling, _is_relaxation, report
+from ._rule import Phases, _is_relaxation, report
 
 
-class VectorFieldEquilibriumPropagation(Settling):
+class VectorFieldEquilibriumPropagation(Phases):
     """Equilibrium propagation with feedback weights that differ from the forward ones, and are learned too.
 
     Use it to do without weight transport. A chain is read as an `energies.VectorField` with random feedback weights;
@@ -67,7 +67,6 @@ class VectorFieldEquilibriumPropagation(Settling):
     nudged_steps: int = eqx.field(default=20, static=True)
     feedback_scale: float = 0.25
     shared_update: bool = eqx.field(default=False, static=True)
-    network: Network = eqx.field(default="hopfield", static=True, init=False)
 
     card: ClassVar[Card] = Card(
         name="Equilibrium propagation in a vector field",
