@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..contract import Card, Learner, Needs, Rule
+from ..contract import Card, Needs, Rule
 from ..losses import LOSSES, Loss
 from ..nets import ACTIVATIONS, INITIALISERS
 from ._case import Case, compiled, numbers, require, step
@@ -92,12 +92,14 @@ def hyperparameters_matter(case: Case) -> None:
         if _is_switch(field, type(case.rule))
         for value in _others(field, type(case.rule), getattr(case.rule, field.name))
     ]
+    # Every variant is a program of its own: the smaller net first, and where that shows nothing, the larger one.
+    depths = (2, 3) if 2 in case.depths else (3,)
     for field in _fields(case.rule):
         if field.name == "loss" and case.rule.card.needs is Needs.BOLTZMANN:
             continue  # what is descended is a likelihood, and the loss only reported
         contexts = [{}, *(switch for switch in switches if field.name not in switch)]
         require(
-            any(_matters(case, field, context) for context in contexts),
+            any(_matters(case, field, context, depth) for depth in depths for context in contexts),
             f"{field.name} changes nothing: two steps are the same to the last digit with another value",
         )
 
@@ -190,34 +192,29 @@ def _others(field: dataclasses.Field, kind: type, value: Any) -> Iterator[Any]:
     yield from (candidate for candidate in candidates if candidate != value)
 
 
-def _matters(case: Case, field: dataclasses.Field, context: dict[str, Any]) -> bool:
+def _matters(case: Case, field: dataclasses.Field, context: dict[str, Any], depth: int) -> bool:
     try:
         rule = _variant(case.rule, context)
-        before = _program(case, rule)
+        before = _program(case, rule, depth)
     except (TypeError, ValueError):
         return False  # the switch does not go with the other settings, or with this network
     for value in _others(field, type(rule), getattr(rule, field.name)):
         try:
             other = _variant(rule, {field.name: value})
-            after = _program(case, other)
+            after = _program(case, other, depth)
         except (TypeError, ValueError):
             continue
         if before == after:  # the same program on the same numbers: nothing to compile
             return False
-        steps = itertools.zip_longest(_two_steps(case, rule), _two_steps(case, other))
+        steps = itertools.zip_longest(_two_steps(case, rule, depth), _two_steps(case, other, depth))
         return any(not _identical(a, b) for a, b in steps)
     return False
 
 
-def _small(case: Case, rule: Rule) -> Learner:
-    """A fresh learner of the least depth that has hidden layers: every variant is a program of its own."""
-    return case.learner(rule=rule, depth=2 if 2 in case.depths else 3)
-
-
 @functools.cache
-def _program(case: Case, rule: Rule) -> tuple[str, list[bytes]]:
+def _program(case: Case, rule: Rule, depth: int) -> tuple[str, list[bytes]]:
     """What `credit` does to a fresh learner, and the learner's numbers."""
-    learner, batch = _small(case, rule), case.examples()
+    learner, batch = case.learner(rule=rule, depth=depth), case.examples()
     arrays, static = eqx.partition(learner, eqx.is_array)
 
     def credit(arrays: PyTree, key: Array) -> PyTree:
@@ -229,9 +226,9 @@ def _program(case: Case, rule: Rule) -> tuple[str, list[bytes]]:
 
 
 @functools.cache
-def _two_steps(case: Case, rule: Rule) -> list[np.ndarray]:
+def _two_steps(case: Case, rule: Rule, depth: int) -> list[np.ndarray]:
     """All numbers of a fresh learner and of its first two steps; the second one sees what memory is for."""
-    learner, batch = _small(case, rule), case.examples()
+    learner, batch = case.learner(rule=rule, depth=depth), case.examples()
     seen: list[Any] = [learner]
     credit = compiled(lambda learner, key: rule.credit(learner, batch, key=key))
     for key in jax.random.split(jax.random.key(1)):
