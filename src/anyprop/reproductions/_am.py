@@ -97,10 +97,9 @@ def fully_connected(
     whole: Data,
     tuning: Data,
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Train all methods on each net, tuned on the first, and compare alternating minimisation with the others."""
+    """Tune and train all methods on each net, and compare alternating minimisation with the others."""
     measured: dict[str, list[float]] = {}
     details: dict[str, Any] = {}
-    settings: dict[str, float] = {}
     for name, net in shapes.items():
         found, details[name] = study(
             FULLY_CONNECTED,
@@ -111,9 +110,7 @@ def fully_connected(
             epochs=options.epochs or reproduction.epochs,
             seeds=options.seeds or reproduction.seeds,
             batch_size=200,
-            settings=settings,
         )
-        settings = details[name]["settings"]
         offline = min((n for n, m in FULLY_CONNECTED.items() if m.whole), key=lambda n: sum(found[f"{n} test error"]))
         found["am-adam test error less the best offline method's"] = less(found, "am-adam", offline)
         measured |= {f"{name} {what}": values for what, values in found.items()}
@@ -135,7 +132,6 @@ def study(
     epochs: int,
     seeds: int,
     batch_size: int,
-    settings: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Tune every method, train it, and watch its first pass.
 
@@ -148,12 +144,11 @@ def study(
         epochs: passes over the data.
         seeds: number of seeds.
         batch_size: examples of a step, for methods that do not take all of them.
-        settings: best settings by method, if they are known already.
 
     Returns:
         The last test error by method, in %, and the error of the first pass, in %, over seeds; and details.
     """
-    best = dict(settings) if settings else tuned(methods, net, tuning, batch_size, options)
+    best = tuned(methods, net, tuning, batch_size, options)
     measured: dict[str, list[float]] = {}
     details: dict[str, Any] = {"settings": best, "curves": {}, "first_pass": {}}
     for whole in (False, True):

@@ -1,8 +1,8 @@
 """Alternating minimisation on MNIST, 784-100-100-10 and 784-500-500-10 (Choromanska et al. 2019).
 
 ReLU units, standardised inputs, batches of 200, 50 epochs. The published runs normalise the hidden layers over
-the batch, which couples its examples; here they are plain, and every method's setting is tuned anew, on the
-smaller net and 10,000 of the images.
+the batch, which couples its examples; here they are plain, and every method's setting is tuned anew, for each net
+and on 10,000 of the images.
 """
 
 from collections.abc import Mapping, Sequence
