@@ -37,6 +37,13 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/anyprop bench backprop alternating-minimization alternating-minimization-memory \
 	  method-of-auxiliary-coordinates offline-alternating-minimization admm \
 	  --net 784-100-100-10 --activation relu --batch-size 200 --json benchmarks/bench_auxiliary.json
+	$(BIN)/anyprop bench backprop single-phase predictive-coding temporal-derivative contrastive-hebbian \
+	  equilibrium-propagation vector-field-equilibrium-propagation continual-equilibrium-propagation \
+	  initialized-equilibrium-propagation holomorphic-equilibrium-propagation \
+	  stochastic-equilibrium-propagation early-inference backprop-through-relaxation implicit-differentiation \
+	  contrastive-divergence boltzmann-learning deep-boltzmann \
+	  --net 784-500-10 --activation sigmoid --batch-size 20 --json benchmarks/bench_equilibrium.json
+	$(BIN)/python benchmarks/equilibrium_propagation.py --json benchmarks/equilibrium_propagation.json
 	$(BIN)/python benchmarks/layer_parallel.py --json benchmarks/layer_parallel.json
 
 clean:
