@@ -75,7 +75,7 @@ class ContinualEquilibriumPropagation(Settling):
         family="equilibrium",
         needs=Needs.ENERGY,
         source=("ernoult2020", "scellier2017"),
-        dossier=("S57", "P3"),
+        dossier=("S57", "S66"),
         local=True,
         weight_transport=True,
         phases=2,

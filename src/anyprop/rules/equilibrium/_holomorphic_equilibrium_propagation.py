@@ -74,7 +74,7 @@ class HolomorphicEquilibriumPropagation(Settling):
         family="equilibrium",
         needs=Needs.ENERGY,
         source=("laborieux2022",),
-        dossier=("S60", "P2"),
+        dossier=("S60",),
         local=True,
         weight_transport=True,
         phases=4,

@@ -45,7 +45,7 @@ class SinglePhase(Rule):
         family="equilibrium",
         needs=Needs.CHAIN,
         source=("bengio2017", "whittington2017"),
-        dossier=("S59", "A12", "A17"),
+        dossier=("S59",),
         local=True,
         weight_transport=True,
         phases=2,

@@ -73,7 +73,7 @@ class VectorFieldEquilibriumPropagation(Phases):
         family="equilibrium",
         needs=Needs.CHAIN,
         source=("scellier2018", "laborieux2021"),
-        dossier=("S58", "A26"),
+        dossier=("S58",),
         local=True,
         weight_transport=False,
         phases=2,
