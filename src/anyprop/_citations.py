@@ -12,7 +12,7 @@ def citation(*rules: Rule | type[Rule]) -> str:
     Args:
         rules: rules or rule classes.
 
-    Example:
+    Examples:
         >>> import anyprop as ap
         >>> print(ap.citation(ap.FeedbackAlignment())[:21])
         @article{lillicrap2016

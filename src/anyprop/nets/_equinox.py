@@ -30,7 +30,7 @@ def from_equinox(model: eqx.nn.Sequential, *, input_shape: tuple[int, ...]) -> C
         TypeError: a layer has no counterpart; the message names it.
         ValueError: a layer uses an option that `Chain` does not have (dilation, groups, ceil mode).
 
-    Example:
+    Examples:
         >>> import equinox as eqx, jax, anyprop as ap
         >>> k1, k2 = jax.random.split(jax.random.key(0))
         >>> theirs = eqx.nn.Sequential(

@@ -151,7 +151,7 @@ def fit(
         RuleWarning: the rule has a complaint about an epoch, such as that a phase does not settle. Only the first
             complaint of a run is passed on.
 
-    Example:
+    Examples:
         >>> import anyprop as ap, jax
         >>> data = ap.data.load("mnist", train_size=500)
         >>> net = ap.nets.mlp(784, 32, 10, key=jax.random.key(0))
