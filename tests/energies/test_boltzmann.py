@@ -109,7 +109,10 @@ def test_gibbs_sampling_visits_states_with_their_probability(name):
 
     @eqx.filter_jit
     def run(machine, state, free, key):
-        sweep = lambda i, state: machine.sweep(state, free, jax.random.fold_in(key, i))  # noqa: E731
+
+        def sweep(i, state):
+            return machine.sweep(state, free, jax.random.fold_in(key, i))
+
         return jax.lax.fori_loop(0, 20, sweep, state)
 
     def name_of(state):

@@ -88,6 +88,10 @@ class Convergent(Layered):
         summed = (jnp.sum(leak, axis=tuple(range(1, leak.ndim))) for leak in leaks)
         return sum(summed, -primitive(self.chain, state, x))
 
+    def rates(self, state: PyTree) -> list[Activity]:
+        """Return the state, which is its rates."""
+        return state
+
     def dynamics(self, x: Activity, nudge: Nudge | None = None) -> Dynamics:
         """Return ds/dt = f(dPhi/ds) - s, and f(dPhi/ds) itself; a nudge is taken from Phi."""
 

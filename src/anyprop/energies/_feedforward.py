@@ -20,12 +20,13 @@ from jaxtyping import Array, Float, Key, PyTree
 from .._checks import positive
 from ..nets import HARD, Activate, Activation, Chain, Residual, Series, Site, Stage, affines, links
 from ._energy import Energy, Nudge
+from ._reading import Reading
 from ._relaxation import GradientFlow, Relaxation, Settled
 
 Activity = Float[Array, "batch ..."]
 
 
-class Feedforward(Energy):
+class Feedforward(Reading, Energy):
     """A chain read as predictive coding reads it: each layer is predicted by the one below, and errors are states.
 
     The state is a list of one array for each link of the chain: each dense or convolutional layer, or residual block
@@ -65,16 +66,6 @@ class Feedforward(Energy):
             raise ValueError(f"variances has {len(self.variances)} numbers for {layers} layers; pass one for each")
         for variance in self.sigma:
             positive("variances", variance)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the batch axis."""
-        return self.chain.input_shape
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of one prediction, without the batch axis."""
-        return self.chain.output_shape
 
     @property
     def sigma(self) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..nets import HARD, Activation, Chain
+from ..nets import HARD, Chain
 from ._energy import Nudge
 from ._layered import RANGES, Activity, Layered, inner, primitive
 from ._relaxation import Dynamics, GradientFlow, Relaxation
@@ -58,8 +58,12 @@ class Hopfield(Layered):
 
     def energy(self, state: PyTree, x: Activity) -> Float[Array, " batch"]:
         """Return sum_k 1/2 ||s_k||^2 - <rho(s_k), W_k rho(s_{k-1}) + b_k> of each example."""
-        rates = [_rate(activation, s) for activation, s in zip(self.activations, state, strict=True)]
-        return sum((0.5 * inner(s, s) for s in state), -primitive(self.chain, rates, x))
+        return sum((0.5 * inner(s, s) for s in state), -primitive(self.chain, self.rates(state), x))
+
+    def rates(self, state: PyTree) -> list[Activity]:
+        """Return rho(s_k) of each layer, which is s_k itself for units that are kept in their range."""
+        units = zip(self.activations, state, strict=True)
+        return [s if activation in RANGES else activation(s) for activation, s in units]
 
     def dynamics(self, x: Activity, nudge: Nudge | None = None) -> Dynamics:
         """Return the projected gradient flow, and the rest of each unit where it is known."""
@@ -80,9 +84,4 @@ class Hopfield(Layered):
 
     def output(self, state: PyTree) -> Activity:
         """Return rho(s_L)."""
-        return _rate(self.activations[-1], state[-1])
-
-
-def _rate(activation: Activation, s: Activity) -> Activity:
-    """rho(s), which is s itself for units that are kept in their range."""
-    return s if activation in RANGES else activation(s)
+        return self.rates(state)[-1]

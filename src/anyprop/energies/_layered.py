@@ -8,14 +8,16 @@ stands by itself pools the drive: the state is that of the pooled units. A resid
 below: its shortcut's drive is added to that of its last layer.
 """
 
+import abc
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ..nets import ACTIVATIONS, Activate, Activation, Affine, Chain, Flatten, Pool, Residual, Series, Stage
 from ._energy import Energy
+from ._reading import Reading
 
 Activity = Float[Array, "batch ..."]
 Respond = Callable[[Activation, Activity], Activity]
@@ -29,7 +31,7 @@ RANGES: dict[Activation, tuple[float, float]] = {
 """Activations with f(a) = the point nearest to a in a range, and that range."""
 
 
-class Layered(Energy):
+class Layered(Reading, Energy):
     """A chain of affine layers, each with a state of its own; what `Hopfield` and `Convergent` have in common."""
 
     chain: Chain
@@ -45,19 +47,13 @@ class Layered(Energy):
             )
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the batch axis."""
-        return self.chain.input_shape
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of one prediction, without the batch axis."""
-        return self.chain.output_shape
-
-    @property
     def activations(self) -> list[Activation]:
         """The activation of each layer."""
         return _activations(self.chain.stages)
+
+    @abc.abstractmethod
+    def rates(self, state: PyTree) -> list[Activity]:
+        """Return what every layer's state sounds like to the others: its rates r_1 ... r_L."""
 
     def start(self, x: Activity) -> list[Activity]:
         """Return zeros for every layer."""

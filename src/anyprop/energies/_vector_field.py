@@ -19,10 +19,11 @@ from ..nets import Activation, Chain, affines_above_first
 from ._device import Nudge
 from ._hopfield import Hopfield
 from ._layered import Activity, inner, walk
+from ._reading import Reading
 from ._relaxation import Dynamics, GradientFlow, Relaxation, Settled
 
 
-class VectorField(eqx.Module):
+class VectorField(Reading):
     """A chain with feedback weights of its own, which settles like a network of leaky rate units.
 
     The state is a list of the potentials of each dense or convolutional layer, and starts at zero. The prediction is
@@ -74,16 +75,6 @@ class VectorField(eqx.Module):
         keys = jax.random.split(key, max(len(above), 1))
         feedback = [scale * site.redraw(k).weight for site, k in zip(above, keys, strict=False)]
         return cls(chain, feedback, relaxation=relaxation or GradientFlow())
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the batch axis."""
-        return self.chain.input_shape
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of one prediction, without the batch axis."""
-        return self.chain.output_shape
 
     def start(self, x: Activity) -> list[Activity]:
         """Return zeros for every layer."""

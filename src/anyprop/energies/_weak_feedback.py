@@ -28,10 +28,11 @@ from ..losses import BinaryCrossEntropy, CrossEntropy, Loss, SquaredError
 from ..nets import ACTIVATIONS, Activation, Chain
 from ._convergent import LEAKS, Convergent
 from ._layered import Activity, inner, walk
+from ._reading import Reading
 from ._relaxation import Dynamics, GradientFlow, Relaxation, Settled
 
 
-class WeakFeedback(eqx.Module):
+class WeakFeedback(Reading):
     """A chain that settles under weak feedback, and whose outputs can be clamped.
 
     The state is a list of the rates of each hidden layer and, last, the drives a_L of the outputs, which their rates
@@ -73,16 +74,6 @@ class WeakFeedback(eqx.Module):
                 f"the loss {type(self.loss).__name__} has no rate that could be clamped to y; pass "
                 "loss='cross-entropy', 'binary-cross-entropy' or 'squared-error'"
             )
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the batch axis."""
-        return self.chain.input_shape
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of one prediction, without the batch axis."""
-        return self.chain.output_shape
 
     def start(self, x: Activity) -> list[Activity]:
         """Return the state of the forward pass, where the system rests without feedback."""

@@ -26,10 +26,10 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Card, Credit, Learner, Needs
-from ...energies import Convergent, Energy, Hopfield, Nudge, Settled, State
-from ...energies._hopfield import _rate
+from ...energies import Energy, Nudge, Settled, State
+from ...energies._layered import Layered
 from ...energies._vector_field import directed
-from ._rule import Settling, report
+from ._rule import Settling, onset, report
 
 Update = Literal["symmetric", "stdp"]
 
@@ -98,7 +98,7 @@ class ContinualEquilibriumPropagation(Settling):
                 below; the message says what to pass instead.
         """
         energy = super().accept(model)
-        if self.update == "stdp" and not isinstance(energy, Hopfield | Convergent):
+        if self.update == "stdp" and not isinstance(energy, Layered):
             raise TypeError(
                 f"update='stdp' needs layers, but model is a {type(model).__name__}; pass a chain, or "
                 "update='symmetric'"
@@ -119,12 +119,13 @@ class ContinualEquilibriumPropagation(Settling):
             return (jax.tree.map(jnp.add, moved, change), new), None
 
         # With the onset of the nudge the cost joins the energy: only a readout with parameters of its own feels that.
-        onset = eqx.filter_grad(lambda model: jnp.mean(self._nudge(model, batch)(free.state)) / self.beta)(model)
-        (grads, end), _ = jax.lax.scan(step, (onset, free), length=self.nudged_steps)
+        joined = eqx.filter_grad(lambda model: jnp.mean(self._nudge(model, batch)(free.state)) / self.beta)(model)
+        (grads, end), _ = jax.lax.scan(step, (joined, free), length=self.nudged_steps)
         end = end._replace(steps=jnp.full_like(end.steps, self.nudged_steps))
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
-        return Credit(loss, output, (grads, None), learner.memory, report("free", free) | report("nudged", end))
+        metrics = report("free", free) | report("nudged", end) | onset(self.loss, self.beta, output, batch.y)
+        return Credit(loss, output, (grads, None), learner.memory, metrics)
 
     def _nudge(self, model: Energy, batch: Batch) -> Nudge:
         """Beta C."""
@@ -136,13 +137,6 @@ class ContinualEquilibriumPropagation(Settling):
             nudge = self._nudge(model, batch)
             total = [model.energy(state, batch.x) + nudge(state) for state in (after, before)]
             return jnp.mean(total[0] - total[1]) / self.beta
-        assert isinstance(model, Hopfield | Convergent)  # else accept has refused it
-        old, new = _rates(model, before), _rates(model, after)
+        assert isinstance(model, Layered)  # else accept has refused it
+        old, new = model.rates(before), model.rates(after)
         return -jnp.mean(directed(model.chain, jax.tree.map(jnp.subtract, new, old), old, batch.x)) / self.beta
-
-
-def _rates(model: Hopfield | Convergent, state: list[Array]) -> list[Array]:
-    """The rate of every unit."""
-    if isinstance(model, Convergent):
-        return state
-    return [_rate(activation, s) for activation, s in zip(model.activations, state, strict=True)]

@@ -33,11 +33,11 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import positive
 from ...contract import Batch, Card, Credit, Learner, Needs
-from ...energies import Dynamics, Hopfield
+from ...energies import Dynamics
 from ...energies._layered import Activity, Layered, inner, walk
 from ...energies._relaxation import Iteration
 from ...nets import Activation, Residual
-from ._rule import Settling, report
+from ._rule import Settling, onset, report
 
 
 class EarlyInference(Settling):
@@ -115,9 +115,9 @@ class EarlyInference(Settling):
         dynamics = model.dynamics(batch.x, lambda state: self.beta * self.loss(model.output(state), batch.y))
         phase = self.phase(1)
         assert isinstance(phase, Iteration)  # as all of Settling's are
-        rates = _rates(model, free.state)
+        rates = model.rates(free.state)
         changes = [
-            (_rates(model, moved)[k] - rates[k]) / (self.beta * phase.duration**m)
+            (model.rates(moved)[k] - rates[k]) / (self.beta * phase.duration**m)
             for k, m, moved in first_moves(phase, dynamics, free.state)
         ]
 
@@ -137,7 +137,8 @@ class EarlyInference(Settling):
 
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
-        return Credit(loss, output, (eqx.filter_grad(taught)(model), None), learner.memory, report("free", free))
+        metrics = report("free", free) | onset(self.loss, self.beta, output, batch.y)
+        return Credit(loss, output, (eqx.filter_grad(taught)(model), None), learner.memory, metrics)
 
 
 def first_moves(phase: Iteration, dynamics: Dynamics, rest: list[Activity]) -> list[tuple[int, int, list[Activity]]]:
@@ -156,10 +157,3 @@ def first_moves(phase: Iteration, dynamics: Dynamics, rest: list[Activity]) -> l
 
     _, path = jax.lax.scan(step, rest, length=depth)
     return [(k, depth - k, [s[depth - k - 1] for s in path]) for k in range(depth)]
-
-
-def _rates(model: Layered, state: list[Activity]) -> list[Activity]:
-    """rho(s), of a Hopfield network; the state of others is their rates."""
-    if not isinstance(model, Hopfield):
-        return state
-    return [rho(s) for rho, s in zip(model.activations, state, strict=True)]

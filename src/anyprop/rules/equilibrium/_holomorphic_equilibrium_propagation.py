@@ -29,7 +29,7 @@ from ..._checks import count, non_negative, positive
 from ...contract import Batch, Card, Credit, Learner, Needs
 from ...energies import Dynamics, Energy, Noisy, Relaxation, Settled, State, continuation
 from ...energies._relaxation import Iteration
-from ._rule import Settling, report
+from ._rule import Settling, onset, report
 
 
 class HolomorphicEquilibriumPropagation(Settling):
@@ -139,7 +139,8 @@ class HolomorphicEquilibriumPropagation(Settling):
         grads = jax.tree.map(jnp.real, continuation(slope)(weights, betas, ends.state))
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
-        return Credit(loss, output, (grads, None), learner.memory, report("free", free) | report("nudged", ends))
+        metrics = report("free", free) | report("nudged", ends) | onset(self.loss, self.radius, output, batch.y)
+        return Credit(loss, output, (grads, None), learner.memory, metrics)
 
     def _phase(self, steps: int) -> Relaxation:
         """The relaxation of a phase, with the units' noise."""

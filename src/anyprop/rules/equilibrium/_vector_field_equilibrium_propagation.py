@@ -29,7 +29,7 @@ from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
 from ...energies import VectorField
 from ...energies._layered import inner
 from ...nets import Chain, affines_above_first
-from ._rule import Phases, _is_relaxation, report
+from ._rule import Phases, _is_relaxation, onset, report
 
 
 class VectorFieldEquilibriumPropagation(Phases):
@@ -128,6 +128,7 @@ class VectorFieldEquilibriumPropagation(Phases):
             for k, (w, b) in enumerate(zip(forward, model.feedback, strict=True), 2)
         }
         metrics = report("free", free) | report("nudged", nudged) | traces
+        metrics |= onset(self.loss, self.beta, output, batch.y)
         return Credit(loss, output, (grads, None), learner.memory, metrics)
 
     def feedback_weights(self, learner: Learner) -> list[Float[Array, "..."]]:
