@@ -109,16 +109,23 @@ class Case:
     @cached_property
     def training(self) -> Training:
         """Training from weights of the usual size."""
-        return self._train(1.0)
+        return self._trained(1.0)
 
     @cached_property
     def training_from_small_weights(self) -> Training:
         """Training from weights of a tenth of the usual size."""
-        return self._train(0.1)
+        return self._trained(0.1)
 
-    def _train(self, scale: float) -> Training:
-        """Train `SEEDS` networks, whose weights start at `scale` times the usual, in one program."""
-        arrays, static = stack([self.learner(seed, scale=scale) for seed in range(SEEDS)])
+    def _trained(self, scale: float) -> Training:
+        """Train `SEEDS` networks, whose weights start at `scale` times the usual."""
+        arrays, _ = stack([self.learner(seed, scale=scale) for seed in range(SEEDS)])
+        keys = jax.random.split(jax.random.key(7), SEEDS)
+        return jax.tree.map(np.asarray, self._train(arrays, keys, jnp.asarray(LEARNING_RATES)))
+
+    @cached_property
+    def _train(self) -> Callable[[PyTree, Key[Array, " seeds"], Float[Array, " rates"]], Training]:
+        """(arrays of the learners, keys, rates) -> all seeds at all rates, in one program."""
+        static = eqx.filter(self.learner(), eqx.is_array, inverse=True)
         batch, optimizer = self.examples(), optax.scale_by_adam()
 
         def train(arrays: PyTree, key: Array, rate: Array) -> Training:
@@ -142,9 +149,7 @@ class Case:
             return jax.lax.scan(step, (arrays, state), jax.random.split(key, STEPS))[1]
 
         seeds = jax.vmap(train, in_axes=(0, 0, None))
-        rates = compiled(jax.vmap(seeds, in_axes=(None, None, 0)))
-        keys = jax.random.split(jax.random.key(7), SEEDS)
-        return jax.tree.map(np.asarray, rates(arrays, keys, jnp.asarray(LEARNING_RATES)))
+        return compiled(jax.vmap(seeds, in_axes=(None, None, 0)))
 
 
 def case(
