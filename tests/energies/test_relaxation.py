@@ -40,6 +40,17 @@ def test_steps_are_those_of_projected_gradient_flow(x64):
     assert not ends.converged[0]
 
 
+@pytest.mark.parametrize("tolerance", [0.0, 1e-9])
+def test_it_says_how_fast_each_layer_moved_last(x64, key, tolerance):
+    model = network(key, 4, 7, 6, 3, steps=4, step_size=0.3, tolerance=tolerance)
+    x = jax.random.uniform(key, (5, 4))
+    ends = model.settle(x)
+    before = network(key, 4, 7, 6, 3, steps=3, step_size=0.3).settle(x)
+    expected = [np.abs(now - then).max(1) / 0.3 for now, then in zip(ends.state, before.state, strict=True)]
+    np.testing.assert_allclose(ends.speeds, expected, rtol=1e-9)
+    np.testing.assert_array_equal(ends.residual, np.max(ends.speeds, axis=0))
+
+
 def test_to_a_tolerance_each_example_stops_by_itself_and_says_when(x64):
     flow = GradientFlow(steps=100, step_size=0.5, tolerance=1e-6)
     starts = jnp.asarray([[0.5, 1.0], [0.4, 0.0], [0.0, 0.0]])

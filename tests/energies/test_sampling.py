@@ -50,7 +50,7 @@ def test_without_heat_it_is_gradient_flow(x64, key):
     cold = model.settle(x, relaxation=Langevin(20, 0.3, 0.0), key=key)
     still = model.settle(x, relaxation=GradientFlow(20, 0.3))
     for one, other in zip(cold.state, still.state, strict=True):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-15)
     furthest = np.max(np.abs(np.concatenate(cold.state, axis=1)), axis=1)  # all units start at zero
     np.testing.assert_allclose(cold.residual, furthest / (20 * 0.3), rtol=1e-12)
     assert cold.steps.tolist() == [20] * 6

@@ -50,6 +50,8 @@ def test_a_rule_complains_of_a_free_phase_that_does_not_settle():
     complaint = exact.complaint({"free_converged": 0.75, "free_residual": 0.02})
     for part in ("25.00%", "tolerance=0.001", "7 steps of 0.5", "0.02 per unit of time", "free_steps or a smaller"):
         assert part in complaint
+    by_layer = {"free_residual_1": 0.01, "free_residual_2": 0.02, "free_residual_3": 0.0}
+    assert "in layer 2, still" in exact.complaint({"free_converged": 0.75, "free_residual": 0.02} | by_layer)
 
 
 def test_without_a_tolerance_it_complains_of_drift_that_hides_the_nudge():

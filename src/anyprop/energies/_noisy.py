@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from .._checks import positive
-from ._relaxation import Dynamics, Iteration, Relaxation, Settled, State, distance
+from ._relaxation import Dynamics, Iteration, Relaxation, Settled, State, settled, speeds
 
 
 class Noisy(Relaxation):
@@ -47,5 +47,5 @@ class Noisy(Relaxation):
             return (state, dynamics.project(noisy)), None
 
         (before, state), _ = jax.lax.scan(step, (start, start), jax.random.split(key, steps))
-        residual = distance(before, state) / self.relaxation.duration
-        return Settled(state, jnp.full(residual.shape, steps), residual, residual <= self.relaxation.tolerance)
+        last = speeds(before, state, self.relaxation.duration)
+        return settled(state, jnp.full(last[0].shape, steps), last, self.relaxation.tolerance)

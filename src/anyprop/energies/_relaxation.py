@@ -49,12 +49,22 @@ class Settled(NamedTuple):
         steps: how many steps were taken.
         residual: speed of the fastest unit in the last step, |change of s| / eps, in units of the state.
         converged: whether `residual` is at most the tolerance.
+        speeds: the same speed within each array of the state, in the order of `jax.tree.leaves`: of a layered system,
+            from the first layer to the last. Empty where only the residual is known.
     """
 
     state: State
     steps: Int[Array, " batch"]
     residual: Float[Array, " batch"]
     converged: Bool[Array, " batch"]
+    speeds: tuple[Float[Array, " batch"], ...] = ()
+
+
+Speeds = tuple[Float[Array, " batch"], ...]
+"""How fast the fastest unit of each array of a state moves."""
+
+Progress = tuple[State, Float[Array, " batch"], Speeds]
+"""A state, how many steps it has taken, and how fast it moved in the last one."""
 
 
 class Relaxation(eqx.Module):
@@ -103,35 +113,35 @@ class Iteration(Relaxation):
         def step(state: State) -> State:
             return self.step(dynamics, state)
 
-        def speed(before: State, after: State) -> Float[Array, " batch"]:
-            return distance(before, after) / self.duration
-
-        def advance(now: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
+        def advance(now: Progress) -> Progress:
             state, steps, residual = now
             moved = step(state)
-            new = moved, steps + 1, speed(state, moved)
-            return _choose(residual > self.tolerance, new, now)
+            new = moved, steps + 1, speeds(state, moved, self.duration)
+            return _choose(fastest(residual) > self.tolerance, new, now)
 
-        def unsettled(now: tuple[State, Array, Array]) -> Bool[Array, ""]:
+        def unsettled(now: Progress) -> Bool[Array, ""]:
             _, steps, residual = now
-            return jnp.any((residual > self.tolerance) & (steps < self.steps))
+            return jnp.any((fastest(residual) > self.tolerance) & (steps < self.steps))
 
-        def relax(at_rest: Callable[[State], State], start: State) -> tuple[State, tuple[Array, Array]]:
+        def relax(at_rest: Callable[[State], State], start: State) -> tuple[State, tuple[Array, Speeds]]:
             del at_rest
-            still = distance(start, start)
+            still = speeds(start, start)
+            steps = jnp.zeros_like(fastest(still))  # as floats: custom_root takes no integers here
             if not self.tolerance:  # to look for rest after every step takes a seventh of the time
-                pair = jax.lax.fori_loop(0, self.steps, lambda _, pair: (pair[1], step(pair[1])), (start, start))
-                return pair[1], (jnp.full_like(still, self.steps), speed(*pair))
-            begin = start, jnp.zeros_like(still), jnp.full_like(still, jnp.inf)
+                before, state = jax.lax.fori_loop(
+                    0, self.steps, lambda _, pair: (pair[1], step(pair[1])), (start, start)
+                )
+                return state, (steps + self.steps, speeds(before, state, self.duration))
+            begin = start, steps, jax.tree.map(lambda v: jnp.full_like(v, jnp.inf), still)
             state, steps, residual = jax.lax.while_loop(unsettled, advance, begin)
-            return state, (steps, residual)  # as floats: custom_root takes no integers here
+            return state, (steps, residual)
 
         def difference(state: State) -> State:
             return jax.tree.map(jnp.subtract, state, step(state))
 
         # The derivatives are those of the root, to which the way there does not matter.
         state, (steps, residual) = jax.lax.custom_root(difference, start, relax, self._solve, has_aux=True)
-        return Settled(state, steps.astype(int), residual, residual <= self.tolerance)
+        return settled(state, steps.astype(int), residual, self.tolerance)
 
     def _solve(self, operator: Callable[[State], State], right: State) -> State:
         """The solution v of (I - J) v = r by v <- J v + r, transposed for backward derivatives."""
@@ -246,14 +256,24 @@ def _answer(dynamics: Dynamics) -> Callable[[State], State]:
     return dynamics.answer
 
 
-def distance(state: State, other: State) -> Float[Array, " batch"]:
-    """The largest difference in any unit of each example."""
+def settled(state: State, steps: Int[Array, " batch"], speeds: Speeds, tolerance: float) -> Settled:
+    """Where a relaxation ended, and whether it was at rest."""
+    residual = fastest(speeds)
+    return Settled(state, steps, residual, residual <= tolerance, speeds)
+
+
+def speeds(before: State, after: State, duration: float = 1.0) -> Speeds:
+    """How fast the fastest unit of each array went from one state to the other."""
 
     def largest(a: Array, b: Array) -> Float[Array, " batch"]:
-        return jnp.max(jnp.abs(a - b), axis=tuple(range(1, a.ndim)))
+        return jnp.max(jnp.abs(a - b), axis=tuple(range(1, a.ndim))) / duration
 
-    distances = jax.tree.leaves(jax.tree.map(largest, state, other))
-    return jnp.max(jnp.stack(distances), axis=0)
+    return tuple(jax.tree.leaves(jax.tree.map(largest, before, after)))
+
+
+def fastest(speeds: Speeds) -> Float[Array, " batch"]:
+    """The speed of the fastest unit of all arrays."""
+    return jnp.max(jnp.stack(speeds), axis=0)
 
 
 @jax.vmap

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Key, PyTree, Shaped
 
 from .._checks import count, non_negative, positive
-from ._relaxation import Dynamics, Relaxation, Settled, State, distance
+from ._relaxation import Dynamics, Relaxation, Settled, State, fastest, speeds
 
 Samples = PyTree[Shaped[Array, "samples batch ..."]]
 """States of a batch of systems at several times: as a state, with the times on a new first axis."""
@@ -59,9 +59,9 @@ class Langevin(Relaxation):
     def __call__(self, dynamics: Dynamics, start: State, *, key: Key[Array, ""] | None = None) -> Settled:
         """Take `steps` steps, and return the last state."""
         end = self._run(dynamics, start, _given(key))
-        moved = distance(start, end)
-        speed = moved / (self.steps * self.step_size)
-        return Settled(end, jnp.full_like(moved, self.steps, int), speed, jnp.zeros_like(moved, bool))
+        net = speeds(start, end, self.steps * self.step_size)
+        speed = fastest(net)
+        return Settled(end, jnp.full_like(speed, self.steps, int), speed, jnp.zeros_like(speed, bool), net)
 
     def sample(self, dynamics: Dynamics, start: State, samples: int, *, key: Key[Array, ""] | None = None) -> Samples:
         """Return the state after every `steps` steps, so many times over.

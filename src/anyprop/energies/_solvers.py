@@ -23,7 +23,7 @@ from jax.scipy.sparse.linalg import gmres
 from jaxtyping import Array, Float, Int, Key
 
 from .._checks import count, positive
-from ._relaxation import Dynamics, GradientFlow, Relaxation, Settled, State, distance
+from ._relaxation import Dynamics, GradientFlow, Relaxation, Settled, State, fastest, settled, speeds
 
 Vector = Float[Array, " entries"]
 Pull = Callable[[Vector], Vector]
@@ -61,8 +61,8 @@ class Solver(Relaxation):
 
         end, steps = jax.lax.custom_root(pull, begin, relax, _linear, has_aux=True)
         state = unflatten(end)
-        residual = distance(state, target(state))
-        return Settled(state, jnp.full_like(residual, steps, int), residual, residual <= self.tolerance)
+        still = speeds(state, target(state))
+        return settled(state, jnp.full_like(fastest(still), steps, int), still, self.tolerance)
 
 
 class Root(Solver):

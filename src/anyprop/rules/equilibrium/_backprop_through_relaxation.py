@@ -19,7 +19,7 @@ from jaxtyping import Array, Key
 from ..._checks import count
 from ...contract import Batch, Card, Credit, Learner, Needs
 from ...energies import Energy, Settled, State
-from ...energies._relaxation import Iteration, distance
+from ...energies._relaxation import Iteration, settled, speeds
 from ._rule import Settling, report
 
 
@@ -87,8 +87,7 @@ class BackpropThroughRelaxation(Settling):
                 return (pair[1], phase.step(dynamics, pair[1])), None
 
             (last, state), _ = jax.lax.scan(step, (start, start), length=self.backward_steps)
-            residual = distance(last, state) / phase.duration
-            end = Settled(state, early + self.backward_steps, residual, residual <= self.tolerance)
+            end = settled(state, early + self.backward_steps, speeds(last, state, phase.duration), self.tolerance)
             output = model.output(state)
             return jnp.mean(self.loss(output, batch.y)), (output, end)
 

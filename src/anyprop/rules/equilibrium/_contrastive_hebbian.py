@@ -53,9 +53,9 @@ class ContrastiveHebbian(Rule):
     pass, the clamped one at the free rest.
 
     It reports, as metrics that begin with `free_` or `clamped_`: `steps` taken, the mean over the batch; `residual`,
-    the speed of the batch's fastest unit at the end; `converged`, the fraction of examples that settled to
-    `tolerance`. And `contrast`, the mean of J, in units of the cost: negative where the clamped phase has come to rest
-    in a deeper minimum than the free one.
+    the speed of the batch's fastest unit at the end, and as `residual_1` and on that of each layer's; `converged`, the
+    fraction of examples that settled to `tolerance`. And `contrast`, the mean of J, in units of the cost: negative
+    where the clamped phase has come to rest in a deeper minimum than the free one.
 
     Args:
         feedback: gamma, the weights down over the weights up; above 0, and 1 for Movellan's form.

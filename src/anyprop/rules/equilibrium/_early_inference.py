@@ -52,8 +52,9 @@ class EarlyInference(Settling):
     that, and so has the rounding of the rates, 6e-8 of their size in single precision. With `relaxation="fixed-point"`
     eps is 1, and nothing is lost on the way down.
 
-    It reports, as metrics that begin with `free_`: `steps` taken, the mean over the batch; `residual`, the speed of
-    the batch's fastest unit at the end; `converged`, the fraction of examples that settled to `tolerance`.
+    It reports, as metrics that begin with `free_`: `steps` taken, the mean over the batch; `residual`, the speed of the
+    batch's fastest unit at the end, and as `residual_1` and on that of each layer's; `converged`, the fraction of
+    examples that settled to `tolerance`.
 
     Args:
         beta: strength of the nudge, in units of the energy per unit of the cost, above 0.

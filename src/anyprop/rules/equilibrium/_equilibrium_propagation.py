@@ -52,8 +52,8 @@ class EquilibriumPropagation(Settling):
     | 784-500-500-500-10 | 500 | 8 | 0.128, 0.032, 0.008, 0.002 |
 
     It reports, as metrics that begin with `free_` or, of all nudged phases, with `nudged_`: `steps` taken, the mean
-    over the batch; `residual`, the speed of the batch's fastest unit at the end; `converged`, the fraction of
-    examples that settled to `tolerance`.
+    over the batch; `residual`, the speed of the batch's fastest unit at the end, and as `residual_1` and on that of
+    each layer's; `converged`, the fraction of examples that settled to `tolerance`.
 
     Args:
         beta: strength of the nudge, in units of the energy per unit of the cost, above 0. A nudge of -beta pushes

@@ -40,9 +40,10 @@ class InitializedEquilibriumPropagation(Settling):
     Published with hard sigmoids on 784-500-10, with 4 free steps, and on 784-500-500-500-10, with 20. The forward
     part and the network can have rates of their own, by `optax.partition`.
 
-    It reports, as metrics that begin with `free_` or `nudged_`: `steps` taken, the mean over the batch; `residual`,
-    the speed of the batch's fastest unit at the end; `converged`, the fraction of examples that settled to
-    `tolerance`; and as `free_distance` how far the free phase has moved, ||s^- - s^f|| / ||s^-||.
+    It reports, as metrics that begin with `free_` or `nudged_`: `steps` taken, the mean over the batch; `residual`, the
+    speed of the batch's fastest unit at the end, and as `residual_1` and on that of each layer's; `converged`, the
+    fraction of examples that settled to `tolerance`; and as `free_distance` how far the free phase has moved,
+    ||s^- - s^f|| / ||s^-||.
 
     Args:
         beta: strength of the nudge, in units of the energy per unit of the cost, above 0; each batch draws its sign.

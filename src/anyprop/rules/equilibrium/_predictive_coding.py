@@ -42,7 +42,8 @@ class PredictiveCoding(Rule):
     It was published clamped, with beta = 1, 20 steps, Adam and batches of 20, on 784-600-600-10 with sigmoids.
 
     It reports, as metrics that begin with `inference_`: `steps` taken, the mean over the batch; `residual`, the speed
-    of the batch's fastest unit at the end; `converged`, the fraction of examples that settled to `tolerance`.
+    of the batch's fastest unit at the end, and as `residual_1` and on that of each layer's; `converged`, the fraction
+    of examples that settled to `tolerance`.
 
     Args:
         beta: strength of the nudge, or of the clamped output: one over the output's variance; in units of the energy

@@ -48,7 +48,9 @@ class Phases(Rule):
         if "free_residual" not in metrics:
             return None
         taken = f"{self.free_steps} steps" + (f" of {self.step_size:g}" if self.relaxation == "gradient-flow" else "")
-        speed = f"the fastest unit of a batch still moved at {metrics['free_residual']:.2g} per unit of time"
+        layers = {name: speed for name, speed in metrics.items() if name.startswith("free_residual_")}
+        where = f", in layer {max(layers, key=layers.__getitem__).removeprefix('free_residual_')}," if layers else ""
+        speed = f"the fastest unit of a batch{where} still moved at {metrics['free_residual']:.2g} per unit of time"
         shorter = " or a smaller step_size" if self.relaxation == "gradient-flow" else ""
         if self.tolerance:
             if metrics["free_converged"] < 1:
@@ -98,12 +100,12 @@ def as_energy(rule: Rule, model: PyTree, view: Callable[..., Energy], relaxation
 
 
 def report(phase: str, end: Settled) -> dict[str, Float[Array, ""]]:
-    """How a phase ended, in three numbers."""
+    """How a phase ended, in three numbers, and one for each layer."""
     return {
         f"{phase}_steps": jnp.mean(end.steps, dtype=end.residual.dtype),
         f"{phase}_residual": jnp.max(end.residual),
         f"{phase}_converged": jnp.mean(end.converged, dtype=end.residual.dtype),
-    }
+    } | {f"{phase}_residual_{k}": jnp.max(speed) for k, speed in enumerate(end.speeds, start=1)}
 
 
 def onset(loss: Loss, beta: float | Array, output: Array, y: Array) -> dict[str, Float[Array, ""]]:

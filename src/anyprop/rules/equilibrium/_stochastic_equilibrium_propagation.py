@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Card, Credit, Learner, Needs, Rule
 from ...energies import Convergent, Energy, GradientFlow, Hopfield, Langevin, Samples, State
-from ...energies._relaxation import distance
+from ...energies._relaxation import fastest, speeds
 from ...losses import Loss, SquaredError, as_loss
 from ._rule import as_energy
 
@@ -138,8 +138,8 @@ class StochasticEquilibriumPropagation(Rule):
             warm = Langevin(steps, self.step_size, self.temperature)(dynamics, start, key=key_warm).state
             bath = Langevin(self.spacing, self.step_size, self.temperature)
             states = bath.sample(dynamics, warm, self.samples, key=key_sample)
-            drift = distance(warm, last(states)) / (self.samples * self.spacing * self.step_size)
-            return states, drift
+            drift = speeds(warm, last(states), self.samples * self.spacing * self.step_size)
+            return states, fastest(drift)
 
         free, free_drift = phase(0.0, model.start(batch.x), self.free_steps, key_free)
         high, (nudged, drift) = self.beta, phase(self.beta, last(free), self.nudged_steps, key_high)
