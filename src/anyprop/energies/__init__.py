@@ -12,6 +12,7 @@ from ._general_boltzmann import GeneralBoltzmann
 from ._hopfield import Hopfield
 from ._initialized import Initialized
 from ._noisy import Noisy
+from ._read_out import ReadOut
 from ._relaxation import Dynamics, FixedPoint, GradientFlow, Relaxation, Settled, State, Sweeps
 from ._resistive import Resistive
 from ._sampling import Langevin, Samples
@@ -45,6 +46,7 @@ __all__ = [
     "Noisy",
     "Nudge",
     "OneOf",
+    "ReadOut",
     "Relaxation",
     "Resistive",
     "Root",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from anyprop.contract import Batch, DataInfo, exact_gradient
-from anyprop.energies import Energy, GradientFlow, Hopfield
+from anyprop.energies import Convergent, Energy, GradientFlow, Hopfield, ReadOut
 from anyprop.nets import Dense, elman, mlp
 from anyprop.rules.equilibrium import EquilibriumPropagation
 
@@ -57,10 +57,15 @@ def small(chain):
     return jax.tree.map(lambda w: 0.5 * w, chain)
 
 
+def read_out(key):
+    return ReadOut(Convergent(small(net(key, "sigmoid", sizes=(4, 5, 4)))), Dense(4, 3, key=key))
+
+
 SYSTEMS = {
     "hard sigmoids": (inside, "squared-error", 3),
     "three layers": (lambda key: small(net(key, "tanh", sizes=(4, 5, 4, 3))), "squared-error", 3),
     "cross-entropy": (lambda key: small(net(key, "sigmoid", "identity")), "cross-entropy", 3),
+    "a read-out outside": (read_out, "cross-entropy", 3),
     "an energy of one's own": (own, "squared-error", 2),
 }
 
