@@ -1,9 +1,9 @@
 """What the experiments on alternating minimisation share: methods, their tuning, and two looks at each.
 
-Every method has one setting, tuned on the same number of values with the same budget: the best validation
-error after two passes over the data, one seed. Methods that need the whole training set in a step take one
-step a pass. Then each is trained at its best setting, and once more for a single pass, in which the error of
-every mini-batch is noted before the method has learned from it.
+Every method has one setting, tuned on the same number of values with the same budget: the best validation error after
+ten passes over the data, one seed. (After two, rates win with which a longer training comes apart.) Methods that need
+the whole training set in a step take one step a pass. Then each is trained at its best setting, and once more for a
+single pass, in which the error of every mini-batch is noted before the method has learned from it.
 """
 
 import dataclasses
@@ -38,6 +38,9 @@ RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 
 GAMMAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Settings to try of ADMM, whose published gamma is 10."""
+
+TUNED = 10
+"""Passes over the tuning data after which a setting is judged."""
 
 HALVED = 8
 """Passes after which every rate is halved, for all methods alike, as published for alternating minimisation."""
@@ -201,7 +204,7 @@ def tuned(
 
 
 def tune(method: Method, net: Callable[..., Chain], tuning: Data, batch_size: int) -> float:
-    """The setting with the lowest validation error after two passes; of the whole set, after ten steps."""
+    """The setting with the lowest validation error after `TUNED` passes."""
 
     def error(setting: float) -> float:
         size = len(tuning.train) if method.whole else batch_size
@@ -211,7 +214,7 @@ def tune(method: Method, net: Callable[..., Chain], tuning: Data, batch_size: in
                 net,
                 tuning,
                 optimizer=method.optimizer(setting, len(tuning.train) // size),
-                epochs=10 if method.whole else 2,
+                epochs=TUNED,
                 batch_size=size,
                 alignment=False,
                 progress=False,

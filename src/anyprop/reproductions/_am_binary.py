@@ -4,7 +4,7 @@ Alternating minimisation with Adam, discrete target propagation and the straight
 epochs each needs to come to one error. The paper has it that target propagation needs about 200 to an error
 that alternating minimisation reaches in fewer than 20; it does not say in which unit its 0.2 is. Here the error
 is the worst of the three's best, so that all reach it. The published net drops units out while it trains; this
-one does not. Batches of 200; rates tuned on the same grid for all, on two epochs of 10,000 images
+one does not. Batches of 200; rates tuned on the same grid for all, on ten epochs of 10,000 images
 and one seed.
 """
 
