@@ -12,8 +12,8 @@ from ._ep_mnist import claims, hopfield
 from ._reproduction import Options, Reproduction
 
 EXPERIMENTS = {
-    "784-500-500-10": hopfield(2, 100, 6, (0.4, 0.1, 0.01), 60),
-    "784-500-500-500-10": hopfield(3, 500, 8, (0.128, 0.032, 0.008, 0.002), 500),
+    "784-500-500-10": hopfield(2, 1.0, 100, 6, (0.4, 0.1, 0.01), 60),
+    "784-500-500-500-10": hopfield(3, 1.0, 500, 8, (0.128, 0.032, 0.008, 0.002), 500),
 }
 
 

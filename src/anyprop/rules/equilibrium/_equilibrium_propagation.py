@@ -42,14 +42,15 @@ class EquilibriumPropagation(Settling):
     in nothing but the nudge, so no second circuit carries errors. An `energies.Device`, whose equations nobody needs
     to know, is trained by what it measures; it settles in its own way, and without particles.
 
-    The published Hopfield networks, with `variant="random-sign"`, `particles=True`, `beta=1.0`, batches of 20, and
-    `optax.partition` for a rate of each layer's own:
+    The published Hopfield networks, with `variant="random-sign"`, `particles=True`, batches of 20, and
+    `optax.partition` for a rate of each layer's own; beta and rates are twice those of the authors' code, whose cost
+    is the squared error without the half:
 
-    | network | free steps | nudged steps | rates, first to last layer |
-    |---|---|---|---|
-    | 784-500-10 | 20 | 4 | 0.1, 0.05 |
-    | 784-500-500-10 | 100 | 6 | 0.4, 0.1, 0.01 |
-    | 784-500-500-500-10 | 500 | 8 | 0.128, 0.032, 0.008, 0.002 |
+    | network | beta | free steps | nudged steps | rates, first to last layer |
+    |---|---|---|---|---|
+    | 784-500-10 | 1.0 | 20 | 4 | 0.2, 0.1 |
+    | 784-500-500-10 | 2.0 | 100 | 6 | 0.8, 0.2, 0.02 |
+    | 784-500-500-500-10 | 2.0 | 500 | 8 | 0.256, 0.064, 0.016, 0.004 |
 
     It reports, as metrics that begin with `free_` or, of all nudged phases, with `nudged_`: `steps` taken, the mean
     over the batch; `residual`, the speed of the batch's fastest unit at the end, and as `residual_1` and on that of
