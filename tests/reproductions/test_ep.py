@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 import anyprop as ap
-from anyprop.reproductions import Options, Reproduction, _ep, _ep_cifar, _ep_conv, _ep_mnist, _ep_mnist_deep
+from anyprop.reproductions import (
+    Options,
+    Reproduction,
+    _ep,
+    _ep_cifar,
+    _ep_conv,
+    _ep_mnist,
+    _ep_mnist_2x500,
+    _ep_mnist_3x500,
+)
 
 
 def test_every_stage_with_weights_has_its_own_rate(key):
@@ -61,6 +70,13 @@ def test_convolutional_nets_keep_the_state_of_pooled_units(build, shapes):
     assert [s.shape[1:] for s in start] == shapes
 
 
-@pytest.mark.parametrize("module", [_ep_mnist, _ep_mnist_deep])
-def test_every_published_net_is_claimed(module):
-    assert {claim.what.split()[0] for claim in module.REPRODUCTION.claims} == set(module.EXPERIMENTS)
+def test_published_settings_of_hopfield_nets_are_told_in_the_units_of_the_cost(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(_ep_mnist, "trained", lambda *arguments: seen.update(arguments[2]) or ({}, {}))
+    for module in (_ep_mnist, _ep_mnist_2x500, _ep_mnist_3x500):
+        module.REPRODUCTION.run(Options(tmp_path))
+    assert list(seen) == ["784-500-10", "784-500-500-10", "784-500-500-500-10"]
+    for (net, experiment), beta, first in zip(seen.items(), (1.0, 2.0, 2.0), (0.2, 0.8, 0.256), strict=True):
+        assert (experiment.rule.beta, experiment.rates[0]) == (beta, first)
+        assert len(experiment.rates) == net.count("-")
+        assert experiment.net(key=jax.random.key(0)).output_shape == (10,)

@@ -2,24 +2,39 @@
 
 The paper does not say what its RNN-15 is. Here it has 15 hidden units, tanh, and takes 28 steps of 28 pixels,
 with a code for each step; pixels in [0, 1], so that the empty last rows leave its state alone; batches of 200.
+The published codes would pass nothing on over 28 steps. Ours pass on what they get, and move a tenth as far as they do
+by default (mu = 10 was the best of 1, 10 and 100 on validation data). Since so short a net is quickly trained, all are
+tuned on 50,000 images.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import optax
+
 from .. import data, nets
-from ._am import BY_GRADIENT, study
+from ..rules.auxiliary import AlternatingMinimization
+from ._am import BY_GRADIENT, halving, study
 from ._reproduction import Claim, Options, Reproduction
+
+RULE = AlternatingMinimization(mu=10.0)
+SCALED = halving(lambda rate: optax.sgd(lambda step: RULE.mu * rate(step)))  # its updates go as 1 / mu
+
+METHODS = BY_GRADIENT | {
+    "am-adam": dataclasses.replace(BY_GRADIENT["am-adam"], rule=lambda rate: RULE),
+    "am-sgd": dataclasses.replace(BY_GRADIENT["am-sgd"], rule=lambda rate: RULE, optimizer=SCALED),
+}
 
 
 def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
     """Train alternating minimisation and backpropagation through time, each with Adam and with gradient descent."""
     return study(
-        BY_GRADIENT,
+        METHODS,
         partial(nets.elman, 28, 15, 10, steps=28),
         data.load("mnist"),
-        data.load("mnist", validation=10_000, train_size=10_000),
+        data.load("mnist", validation=10_000),
         options,
         epochs=options.epochs or REPRODUCTION.epochs,
         seeds=options.seeds or REPRODUCTION.seeds,

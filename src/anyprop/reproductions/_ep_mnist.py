@@ -19,40 +19,41 @@ from ._reproduction import Claim, Options, Reproduction
 SCELLIER = {"activation": "hard-sigmoid", "output": "hard-sigmoid", "init": "glorot-uniform"}
 
 
-def hopfield(hidden: int, beta: float, free: int, nudged: int, rates: tuple[float, ...], epochs: int) -> Experiment:
+def hopfield(
+    name: str,
+    hidden: int,
+    beta: float,
+    *,
+    free: int,
+    nudged: int,
+    rates: tuple[float, ...],
+    epochs: int,
+    minutes: float,
+) -> Reproduction:
     """A published net with so many hidden layers of 500; beta and rates as in the authors' code, for ||y - d||^2."""
+    sizes = (784, *[500] * hidden, 10)
+    net = "-".join(map(str, sizes))
     rule = EquilibriumPropagation(2 * beta, "random-sign", nudged_steps=nudged, particles=True, free_steps=free)
-    twice = tuple(2 * rate for rate in rates)
-    return Experiment(partial(nets.mlp, 784, *[500] * hidden, 10, **SCELLIER), rule, twice, epochs)
+    experiment = Experiment(partial(nets.mlp, *sizes, **SCELLIER), rule, tuple(2 * rate for rate in rates), epochs)
 
+    def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
+        """Train the net."""
+        return trained(reproduction, options, {net: experiment}, data.load("mnist", validation=10_000))
 
-EXPERIMENTS = {"784-500-10": hopfield(1, 0.5, 20, 4, (0.1, 0.05), 25)}
-
-
-def claims(experiments: Mapping[str, Experiment]) -> tuple[Claim, ...]:
-    """What the paper says of each of its nets alike."""
-    return tuple(
-        claim
-        for net in experiments
-        for claim in (
+    reproduction = Reproduction(
+        name=name,
+        title=f"Equilibrium propagation in a Hopfield network, {net} on MNIST",
+        source=("scellier2017",),
+        claims=(
             Claim(f"{net} test error", 2.5, "%", 0.5, "paper"),
             Claim(f"{net} training error", 0.0, "%", 0.005, "paper"),
-        )
+        ),
+        epochs=epochs,
+        seeds=3,
+        minutes=minutes,
+        run=run,
     )
+    return reproduction
 
 
-def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
-    """Train the net."""
-    return trained(REPRODUCTION, options, EXPERIMENTS, data.load("mnist", validation=10_000))
-
-
-REPRODUCTION = Reproduction(
-    name="ep-mnist",
-    title="Equilibrium propagation in a Hopfield network, 784-500-10 on MNIST",
-    source=("scellier2017",),
-    claims=claims(EXPERIMENTS),
-    epochs=25,
-    seeds=3,
-    minutes=10.0,
-    run=run,
-)
+REPRODUCTION = hopfield("ep-mnist", 1, 0.5, free=20, nudged=4, rates=(0.1, 0.05), epochs=25, minutes=10.0)
