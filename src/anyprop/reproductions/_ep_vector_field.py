@@ -1,8 +1,8 @@
 """Equilibrium propagation with feedback weights of its own, against the energy-based net, 784-3x512-10 on MNIST.
 
 Scellier et al. 2018 report what the vector field ends at; that it learns faster is said of it in talks. Their
-settings are not known to us: both nets have the rates of the Hopfield net of three hidden layers (see `ep-
-mnist-3x500`), hard sigmoids, batches of 20, 100 free and 10 nudged steps of 0.5 from a state of zero, and 50,000
+settings are not known to us: both nets have the rates of the Hopfield net of three hidden layers (see
+`ep-mnist-3x500`), hard sigmoids, batches of 20, 100 free and 10 nudged steps of 0.5 from a state of zero, and 50,000
 images to train on.
 """
 
