@@ -53,6 +53,21 @@ def test_each_layer_tends_to_its_multiple_of_backprop(x64, steps):
             assert jnp.linalg.norm(found - expected) < 1e-3 * jnp.linalg.norm(expected)
 
 
+def test_a_layer_learns_from_what_the_code_below_has_left_to_learn(x64):
+    """In a linear net, one step at a large mu: (I - 2 s W^T W) times the displacement of the layer's own code."""
+    model = mlp(4, 5, 6, 3, activation="identity", key=jax.random.key(0))
+    batch = examples(jax.random.key(1), model)
+    mu, s = 1e6, 0.4
+    rule = AlternatingMinimization(mu=mu, code_steps=1, code_rate=s / coefficients(1))
+    update = credit(rule, model, batch).grads[0]
+    _, middle, top = sites(model)
+    (first, _), output = encode(model, batch.x)
+    error = rule.loss.error(output, batch.y) @ top.weight.T
+    left = error @ (jnp.eye(6) - 2 * s * middle.weight.T @ middle.weight)
+    expected = 2 * s / mu * first.T @ left / len(batch.x)
+    np.testing.assert_allclose(sites(update)[1].weight, expected, rtol=1e-4, atol=1e-10)
+
+
 def test_many_small_steps_solve_both_problems(x64):
     """In a linear net with a quadratic cost both are least squares, with a solution in closed form."""
     model = mlp(4, 3, 5, 2, activation="identity", key=jax.random.key(0))
