@@ -40,8 +40,9 @@ def test_trees_closures_and_derivatives_with_respect_to_what_is_closed_over(x64)
     np.testing.assert_allclose(slope(0.3), [np.cos(0.6) + 1, -2 * np.sin(0.6)], rtol=1e-12)
 
 
-def test_a_convolutional_network_moves_in_the_complex_plane_as_its_taylor_series_says(x64, key):
-    stages = [Conv(1, 2, 3, activation="tanh", key=key), Pool("mean", 2), Flatten(), Dense(8, 3, key=key)]
+@pytest.mark.parametrize("pool", ["mean", "softmax"])
+def test_a_convolutional_network_moves_in_the_complex_plane_as_its_taylor_series_says(x64, key, pool):
+    stages = [Conv(1, 2, 3, activation="tanh", key=key), Pool(pool, 2), Flatten(), Dense(8, 3, key=key)]
     model = Hopfield(Chain(stages, input_shape=(4, 4, 1)))
     x = jax.random.normal(key, (2, 4, 4, 1))
     state = jax.tree.map(lambda s: s + 0.1, model.start(x))

@@ -77,6 +77,21 @@ def test_pooling_by_tiles_agrees_with_reduce_window(key):
         np.testing.assert_allclose(overlapping[:, ::2, ::2], wanted, rtol=1e-5)
 
 
+def test_pooling_leaves_out_what_fills_no_window(key):
+    x = jax.random.normal(key, (2, 7, 5, 3))
+    for kind in ("max", "mean", "softmax"):
+        pool = nets.Pool(kind, 2)
+        np.testing.assert_array_equal(pool(x), pool(x[:, :6, :4]))
+
+
+def test_softmax_pooling_lies_between_the_mean_and_the_maximum_and_tends_to_both(x64, key):
+    x = jax.random.normal(key, (2, 6, 6, 3))
+    mean, soft, most = (nets.Pool(kind, 2)(x) for kind in ("mean", "softmax", "max"))
+    assert np.all((mean < soft) & (soft < most))
+    for scale, kind in ((1e-6, "mean"), (1e6, "max")):
+        np.testing.assert_allclose(nets.Pool("softmax", 2)(scale * x) / scale, nets.Pool(kind, 2)(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("padding", ["SAME", "VALID", 1, 3])
 @pytest.mark.parametrize(("size", "channels"), [(3, 1), (5, 6), (2, 3), (1, 4)])
 def test_small_convolutions_by_a_matrix_product_are_convolutions(padding, size, channels, x64, monkeypatch):
@@ -213,6 +228,7 @@ def test_from_equinox_refuses_what_it_cannot_say(make, error, match, key):
         (lambda k: nets.Chain([nets.Dense(3, 4, key=k), nets.Dense(5, 2, key=k)]), r"stages\[1\]"),
         (lambda k: nets.Norm(6, groups=4), "groups=4 must divide"),
         (lambda k: nets.Pool("median", 2), "median"),
+        (lambda k: nets.Pool("softmax", 2, stride=1), "stride=1"),
         (lambda k: nets.convnet(input_shape=(4, 4, 1), key=k), "too small"),
     ],
 )

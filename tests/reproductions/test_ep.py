@@ -70,6 +70,16 @@ def test_convolutional_nets_keep_the_state_of_pooled_units(build, shapes):
     assert [s.shape[1:] for s in start] == shapes
 
 
+def test_the_nets_for_colour_images_have_a_rate_for_each_layer():
+    images = jnp.zeros((2, 32, 32, 3))
+    for name, experiment in _ep_cifar.experiments(1280).items():
+        model = experiment.rule.accept(experiment.net(key=jax.random.key(0)))
+        assert eqx.filter_eval_shape(model, images).shape == (2, 10)
+        params = eqx.filter(model, eqx.is_inexact_array)
+        state = jax.eval_shape(_ep.by_stage(experiment.rates, experiment.optimizer).init, params)
+        assert len(state.inner_states) == len(experiment.rates), name
+
+
 def test_published_settings_of_hopfield_nets_are_told_in_the_units_of_the_cost(tmp_path, monkeypatch):
     seen = {}
     monkeypatch.setattr(_ep_mnist, "trained", lambda *arguments: seen.update(arguments[2]) or ({}, {}))

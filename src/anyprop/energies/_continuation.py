@@ -61,7 +61,7 @@ def continuation(f: Callable[..., Any]) -> Callable[..., Any]:
                 raise TypeError(
                     f"{result.operation} has no analytic continuation, so there are no complex states: pass units that "
                     "are smooth everywhere and whose range is all numbers, such as tanh, sigmoid or "
-                    "steep-sigmoid, mean pooling, and squared error or cross-entropy"
+                    "steep-sigmoid, mean or softmax pooling, and squared error or cross-entropy"
                 )
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 

@@ -371,9 +371,13 @@ class Pool(Stage):
     """Pooling over square windows of an image (batch, height, width, channels).
 
     Args:
-        kind: `"max"` or `"mean"`.
+        kind: `"max"`, `"mean"`, or `"softmax"`, the mean weighted by the softmax over the window: a maximum that is
+            smooth, and analytic.
         size: side of the window, in pixels.
-        stride: step between windows, in pixels; default: `size`.
+        stride: step between windows, in pixels; default: `size`, and nothing else with `"softmax"`.
+
+    Raises:
+        ValueError: `kind` is unknown, or windows overlap that cannot.
     """
 
     kind: str = eqx.field(static=True)
@@ -381,17 +385,23 @@ class Pool(Stage):
     stride: int = eqx.field(static=True)
 
     def __init__(self, kind: str, size: int, *, stride: int | None = None):
-        if kind not in ("max", "mean"):
-            raise ValueError(f"kind={kind!r} is unknown; pass 'max' or 'mean'")
+        if kind not in ("max", "mean", "softmax"):
+            raise ValueError(f"kind={kind!r} is unknown; pass 'max', 'mean' or 'softmax'")
+        if kind == "softmax" and stride not in (None, size):
+            raise ValueError(f"stride={stride} is not the size of the window; pass {size}, or kind='max'")
         self.kind, self.size, self.stride = kind, size, stride or size
 
     def __call__(self, h: Float[Array, "batch height width channels"]) -> Float[Array, "batch ..."]:
         """Return the pooled image."""
-        if self.stride == self.size and h.shape[1] % self.size == 0 == h.shape[2] % self.size:
+        if self.stride == self.size:
             # Windows that tile the image are a reshape: several times faster on a CPU than
             # reduce_window, whose gradient for the maximum is a scatter.
             b, height, width, c = h.shape
-            tiles = h.reshape(b, height // self.size, self.size, width // self.size, self.size, c)
+            rows, columns = height // self.size, width // self.size
+            h = h[:, : rows * self.size, : columns * self.size]
+            tiles = h.reshape(b, rows, self.size, columns, self.size, c)
+            if self.kind == "softmax":
+                return jnp.sum(jax.nn.softmax(tiles, axis=(2, 4)) * tiles, axis=(2, 4))
             return tiles.max((2, 4)) if self.kind == "max" else tiles.mean((2, 4))
         window, strides = (1, self.size, self.size, 1), (1, self.stride, self.stride, 1)
         if self.kind == "max":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -53,8 +54,10 @@ def by_stage(
 
 
 def _stage(path: tuple[Any, ...]) -> int:
-    """Which stage an array belongs to: feedback weights to the one whose way they go back."""
+    """Which stage an array belongs to: feedback weights to the one whose way they go back, a read-out to the last."""
     name = jax.tree_util.keystr(path)
+    if ".readout" in name:
+        return sys.maxsize
     if match := re.search(r"feedback\[(\d+)\]", name):
         return int(match[1]) + 1
     match = re.search(r"stages\[(\d+)\]", name)
