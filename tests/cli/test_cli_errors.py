@@ -33,6 +33,7 @@ WRONG = {
     f"train backprop {TINY} --out file": "--out file is not a folder",
     f"train backprop {TINY} --json file/x.json": "is not a folder",
     f"train straight-through {TINY}": "--activation sign",
+    f"train discrete-target-propagation {TINY}": "pass --net 784-500-sign-500-10",
     f"train reinforce {TINY}": "--activation sigmoid, or pass --units gaussian",
     f"train real-time-recurrent-learning {TINY}": "pass --net elman",
     f"train newton {TINY}": "parameters",

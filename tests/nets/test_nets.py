@@ -77,6 +77,13 @@ def test_pooling_by_tiles_agrees_with_reduce_window(key):
         np.testing.assert_allclose(overlapping[:, ::2, ::2], wanted, rtol=1e-5)
 
 
+def test_a_name_between_sizes_is_what_the_next_layer_hears(key):
+    plain, signed = nets.mlp(3, 4, 5, 2, key=key), nets.mlp(3, 4, "sign", 5, 2, key=key)
+    first, *rest = plain.stages
+    x = jax.random.normal(key, (6, 3))
+    np.testing.assert_array_equal(signed(x), nets.Chain([first, nets.Activate("sign"), *rest])(x))
+
+
 def test_pooling_leaves_out_what_fills_no_window(key):
     x = jax.random.normal(key, (2, 7, 5, 3))
     for kind in ("max", "mean", "softmax"):
@@ -222,6 +229,9 @@ def test_from_equinox_refuses_what_it_cannot_say(make, error, match, key):
         (lambda k: nets.mlp(784, key=k), "at least"),
         (lambda k: nets.mlp(784, 0, 10, key=k), "sizes must be"),
         (lambda k: nets.mlp(3, 4, 2, activation="tahn", key=k), "tanh"),
+        (lambda k: nets.mlp(3, 4, "sing", 4, 2, key=k), "sign"),
+        (lambda k: nets.mlp(3, "sign", 4, 2, key=k), "no hidden layer"),
+        (lambda k: nets.mlp(3, 4, "sign", key=k), "no hidden layer"),
         (lambda k: nets.mlp(3, 2, init="glorot", key=k), "glorot-normal"),
         (lambda k: nets.Chain([]), "stages is empty"),
         (lambda k: nets.Chain([nets.Conv(1, 2, 3, key=k)]), "input_shape is missing"),

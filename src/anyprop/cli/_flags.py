@@ -27,7 +27,8 @@ class Network:
 
     Args:
         net: sizes of a multi-layer perceptron joined by '-', such as 784-500-10, or a network by name. The
-            first and the last size must be the data's. Each seed draws its own weights.
+            first and the last size must be the data's. A sign or a step after a hidden layer, as in
+            784-500-sign-500-10, is all that the next one hears of it. Each seed draws its own weights.
         activation: nonlinearity of the hidden layers.
         init: initialiser of the weights.
         loss: cost to train by.

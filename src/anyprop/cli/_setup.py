@@ -47,6 +47,10 @@ def load_data(flags: Examples) -> Data:
 # Networks --------------------------------------------------------------------------------------------
 
 
+BITS = ("sign", "step")
+"""Activations that may stand between two sizes: what is heard of a layer then are bits."""
+
+
 def network(flags: Network, data: Data) -> functools.partial[Chain]:
     """The function of a key that builds the network that the flags name, for these data.
 
@@ -72,12 +76,12 @@ def name_of_network(flags: Network, build: functools.partial[Chain]) -> str:
     return flags.net or "-".join(map(str, build.args))
 
 
-def _sizes(name: str, data: str, features: int, outputs: int) -> list[int]:
-    if not all(size.isdigit() for size in name.split("-")):
+def _sizes(name: str, data: str, features: int, outputs: int) -> list[int | str]:
+    sizes = [int(size) if size.isdigit() else size for size in name.split("-")]
+    if not all(isinstance(size, int) or size in BITS for size in sizes):
         raise ValueError(
             f"net={name} must be sizes joined by '-', such as 784-256-10, or one of: {', '.join(BUILDERS)}"
         )
-    sizes = [int(size) for size in name.split("-")]
     if len(sizes) < 2 or sizes[0] != features or sizes[-1] != outputs:
         raise ValueError(
             f"net={name} does not fit the data: an example of {data} has {features} numbers, and {outputs} outputs "

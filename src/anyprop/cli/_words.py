@@ -30,9 +30,11 @@ def in_flags(message: str, command: Any) -> str:
         return {"True": f"--{name}", "False": f"--no-{name}"}.get(value, f"--{name} {value}")
 
     def network(match: re.Match[str]) -> str:
-        return "--net 784-256-10" if match["name"] == "mlp" else f"--net {match['name']}"
+        sizes = [word.strip(" '\"") for word in match["arguments"].split(",") if "=" not in word]
+        return f"--net {'-'.join(sizes) if match['name'] == 'mlp' else match['name']}"
 
-    message = re.sub(r"ap\.nets\.(?P<name>mlp|lenet5|convnet|resnet20|elman)\([^()]*\)", network, message)
+    built = r"ap\.nets\.(?P<name>mlp|lenet5|convnet|resnet20|elman)\((?P<arguments>[^()]*)\)"
+    message = re.sub(built, network, message)
     # Reinforce(units='gaussian') is, on the command line, --units gaussian alone.
     message = re.sub(rf"[A-Z]\w+\(({_ARGUMENT})\)", r"\1", message)
     return re.sub(_ARGUMENT, flag, message)

@@ -7,11 +7,11 @@ from .._checks import count
 from ._activations import Activation
 from ._chain import Chain, Elman, Residual
 from ._initialisers import Initialiser
-from ._stage import Conv, Dense, Flatten, GlobalMean, Norm, Pool
+from ._stage import Activate, Conv, Dense, Flatten, GlobalMean, Norm, Pool
 
 
 def mlp(
-    *sizes: int,
+    *sizes: int | str,
     activation: str | Activation = "tanh",
     output: str | Activation = "identity",
     bias: bool = True,
@@ -21,7 +21,9 @@ def mlp(
     """A multi-layer perceptron, `mlp(784, 500, 10, key=key)`.
 
     Args:
-        sizes: units of each layer, input and output included; at least two.
+        sizes: units of each layer, input and output included; at least two. The name of an activation after a hidden
+            layer, as in `mlp(784, 500, "sign", 500, 10, key=key)`, is a stage of its own (`Activate`): how the
+            layer is heard by the next.
         activation: nonlinearity of the hidden layers.
         output: nonlinearity of the last layer. Keep the identity with `CrossEntropy` and
             `BinaryCrossEntropy`, which take logits.
@@ -30,19 +32,22 @@ def mlp(
         key: random key for the weights.
 
     Raises:
-        ValueError: fewer than two sizes, or a size that is not a positive integer.
+        ValueError: fewer than two sizes, a size that is not a positive integer, or a name that is unknown or not
+            between two layers.
     """
-    if len(sizes) < 2:
+    units = [size for size in sizes if not isinstance(size, str)]
+    if len(units) < 2:
         raise ValueError(f"sizes={sizes} must name the input and the output at least, such as mlp(784, 10)")
-    for size in sizes:
+    for size in units:
         count("sizes", size)
-    depth = len(sizes) - 1
-    return Chain(
-        [
-            Dense(n, m, activation=output if i == depth - 1 else activation, bias=bias, init=init, key=k)
-            for i, (n, m, k) in enumerate(zip(sizes, sizes[1:], jax.random.split(key, depth), strict=False))
-        ]
+    if isinstance(sizes[0], str) or isinstance(sizes[1], str) or isinstance(sizes[-1], str):
+        raise ValueError(f"sizes={sizes} has a name where no hidden layer is; pass it between two, as 500, 'sign', 500")
+    depth = len(units) - 1
+    layers = iter(
+        Dense(n, m, activation=output if i == depth - 1 else activation, bias=bias, init=init, key=k)
+        for i, (n, m, k) in enumerate(zip(units, units[1:], jax.random.split(key, depth), strict=False))
     )
+    return Chain([Activate(size) if isinstance(size, str) else next(layers) for size in sizes[1:]])
 
 
 def lenet5(

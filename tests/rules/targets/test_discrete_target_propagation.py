@@ -132,14 +132,16 @@ def test_learns_what_a_random_first_layer_cannot(key):
 
 def test_chains_without_bits_between_layers_are_refused(key):
     rule = DiscreteTargetPropagation()
-    with pytest.raises(TypeError, match=r"put Activate\('sign'\).*between two hidden layers.*DifferenceTargetProp"):
+    with pytest.raises(
+        TypeError, match=r"pass ap\.nets\.mlp\(784, 500, 'sign', 500, 10, key=key\).*DifferenceTargetProp"
+    ):
         rule.init(mlp(4, 6, 5, 3, key=key), key=key)
     with pytest.raises(TypeError, match=r"layer 1 is hard itself.*StraightThrough"):
         rule.init(mlp(4, 6, 5, 3, activation="sign", key=key), key=key)
     heard = [Dense(4, 5, activation="tanh", key=key), Activate("sign"), Dense(5, 3, key=key)]
     with pytest.raises(TypeError, match="leave out the last Activate"):
         rule.init(Chain(heard), key=key)
-    with pytest.raises(TypeError, match="Activate"):
+    with pytest.raises(TypeError, match="sign"):
         rule.init(lenet5(key=key), key=key)
 
 

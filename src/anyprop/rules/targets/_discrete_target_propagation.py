@@ -33,8 +33,7 @@ class DiscreteTargetPropagation(LayerTargets):
     sign or a step where there is one. The last hidden layer is heard as it is by the output layer, where the
     cost's gradient begins. Such a chain is built with an activation of its own between layers:
 
-        Chain([Dense(784, 500, activation="tanh", key=a), Activate("sign"),
-               Dense(500, 500, activation="tanh", key=b), Dense(500, 10, key=c)])
+        ap.nets.mlp(784, 500, "sign", 500, 10, key=key)
 
     The optimizer moves the inverses, `learner.feedback`, beside the model, and takes a rate for each as with
     `DifferenceTargetPropagation`. The memory counts the steps.
@@ -102,9 +101,9 @@ class DiscreteTargetPropagation(LayerTargets):
             )
         if not any(map(ears, hidden)):
             raise TypeError(
-                "DiscreteTargetPropagation is for layers that transmit signs, and none here does; put Activate('sign') "
-                "or Activate('step') between two hidden layers of a Chain, choose DifferenceTargetPropagation for "
-                "continuous transmission, or StraightThrough for hard units"
+                "DiscreteTargetPropagation is for layers that transmit signs, and none here does; pass "
+                "ap.nets.mlp(784, 500, 'sign', 500, 10, key=key), choose DifferenceTargetPropagation for continuous "
+                "transmission, or StraightThrough for hard units"
             )
         return model
 
