@@ -149,6 +149,13 @@ def test_a_network_by_name_and_its_options(run, tmp_path):
     assert "init" not in made.settings
 
 
+def test_a_sign_between_two_sizes(run, tmp_path):
+    del run  # only for the data that it lays out
+    made = plan(tmp_path / "small.npz", net="784-8-sign-6-10")
+    kinds = [type(stage).__name__ for stage in made.net(key=jax.random.key(0)).stages]
+    assert kinds == ["Dense", "Activate", "Dense", "Dense"]
+
+
 def test_the_default_network_fits_the_data(tmp_path):
     arrays = {f"x_{split}": np.ones((200, 3), "float32") for split in ("train", "test")}
     np.savez(tmp_path / "own.npz", **arrays, y_train=np.arange(200) % 4, y_test=np.arange(200) % 4)
