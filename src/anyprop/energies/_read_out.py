@@ -4,7 +4,7 @@
 
 W and b are in no energy: the free system rests as if they were not there, and in a nudged phase it is the slope of the
 cost that reaches it through them. Under cross-entropy they turn rates, which are bounded, into the logits of a softmax.
-Their own update is the mean of dC/dW over the two phases, which needs no second circuit either.
+Their own update is the mean of dC/dW over the nudged phases, which needs no second circuit either.
 
 Source: Laborieux, Ernoult, Scellier, Bengio, Grollier and Querlioz 2021.
 
