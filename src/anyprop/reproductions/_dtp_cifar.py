@@ -1,7 +1,8 @@
 """Difference target propagation on natural images: 3072-3x1000-10 tanh on CIFAR-10 (Lee et al. 2015).
 
 Inputs in [0, 1] without further preparation. The paper's rates for this net are not known: the optimizers, the
-target step and the noise are those of its deep net on MNIST (see `dtp-deep-mnist`).
+target step and the noise are those of its deep net on MNIST (see `dtp-deep-mnist`), untuned: with them target
+propagation does not leave chance here.
 """
 
 from collections.abc import Mapping, Sequence
