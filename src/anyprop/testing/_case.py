@@ -21,7 +21,7 @@ SEEDS = 8
 STEPS = 100
 LEARNING_RATES = (0.003, 0.01, 0.03)
 
-DEPTHS = (1, 2, 8)
+DEPTHS = (1, 2, 4, 8)
 """Numbers of layers to sweep; the other checks run at depth 3."""
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -49,7 +49,7 @@ def check(
             Default: an mlp with tanh units, or an Elman network for rules that need one.
         batch: (key, model) -> a small batch that the network can learn. Default: one cloud of inputs
             for each class; a model that is no chain needs its own.
-        depths: numbers of layers to sweep; default: 1, 2 and 8. Empty for a network of one depth only.
+        depths: numbers of layers to sweep; default: 1, 2, 4 and 8. Empty for a network of one depth only.
 
     Raises:
         AssertionError: the rule fails; the message says how.
