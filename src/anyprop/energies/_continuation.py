@@ -24,8 +24,9 @@ ANALYTIC = frozenset({
     "add", "add_any", "asin", "asinh", "atan", "atanh", "broadcast_in_dim", "concatenate", "conv_general_dilated",
     "convert_element_type", "copy", "cos", "cosh", "cumsum", "div", "dot_general", "dynamic_slice",
     "dynamic_update_slice", "exp", "expand_dims", "gather", "integer_pow", "log", "log1p", "logistic", "mul", "neg",
-    "pad", "pow", "reduce_prod", "reduce_sum", "reduce_window_sum", "reshape", "rev", "rsqrt", "scatter-add",
-    "select_n", "sin", "sinh", "slice", "split", "sqrt", "square", "squeeze", "sub", "tan", "tanh", "transpose",
+    "one_minus_square", "pad", "pow", "reduce_prod", "reduce_sum", "reduce_window_sum", "reshape", "rev", "rsqrt",
+    "scatter-add", "select_n", "sin", "sinh", "slice", "split", "sqrt", "square", "squeeze", "sub", "tan", "tanh",
+    "transpose",
 })  # fmt: skip
 """Operations that have a complex form, which continues the real one."""
 

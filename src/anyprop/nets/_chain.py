@@ -79,7 +79,7 @@ class Chain(Series):
 
     def _example(self) -> jax.ShapeDtypeStruct:
         """Shape and type of a batch of one, in the precision of the weights."""
-        dtype = jnp.result_type(*(site.weight for site in sites(self.stages))) if sites(self.stages) else float
+        dtype = jnp.result_type(*([site.weight for site in sites(self.stages)] or [float]))
         return jax.ShapeDtypeStruct((1, *self.input_shape), dtype)
 
 
