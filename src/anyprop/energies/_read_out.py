@@ -14,11 +14,11 @@ of the read-out included.
 
 import math
 
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from ..nets import Affine
+from ..nets import Dense
 from ._energy import Energy, Nudge
-from ._relaxation import Dynamics, Relaxation, Settled, State
+from ._relaxation import Dynamics, Relaxation, State
 
 
 class ReadOut(Energy):
@@ -32,7 +32,7 @@ class ReadOut(Energy):
 
     Args:
         system: what settles.
-        readout: the layer that reads its outputs, flattened to one axis.
+        readout: the dense layer that reads its outputs, flattened to one axis.
         relaxation: how it settles when it is called; default: as `system` does.
 
     Raises:
@@ -45,10 +45,10 @@ class ReadOut(Energy):
     """
 
     system: Energy
-    readout: Affine
+    readout: Dense
     relaxation: Relaxation
 
-    def __init__(self, system: Energy, readout: Affine, *, relaxation: Relaxation | None = None):
+    def __init__(self, system: Energy, readout: Dense, *, relaxation: Relaxation | None = None):
         if not isinstance(system, Energy):
             raise TypeError(
                 f"system must be an energies.Energy, not {type(system).__name__}; read a chain as one, such as "
@@ -88,18 +88,6 @@ class ReadOut(Energy):
     def dynamics(self, x: Float[Array, "batch ..."], nudge: Nudge | None = None) -> Dynamics:
         """Return what moves the system."""
         return self.system.dynamics(x, nudge)
-
-    def settle(
-        self,
-        x: Float[Array, "batch ..."],
-        start: State | None = None,
-        *,
-        nudge: Nudge | None = None,
-        relaxation: Relaxation | None = None,
-        key: Key[Array, ""] | None = None,
-    ) -> Settled:
-        """Let the system settle in its own way; see `Energy.settle`."""
-        return self.system.settle(x, start, nudge=nudge, relaxation=relaxation or self.relaxation, key=key)
 
     def output(self, state: PyTree) -> Float[Array, "batch ..."]:
         """Return what the read-out makes of the system's outputs."""

@@ -78,12 +78,11 @@ def test_one_draw_costs_what_backprop_costs(perturb, key):
     model = nets.mlp(100, 100, 100, 100, key=key)
     batch = Batch(jnp.ones((200, 100)), jnp.zeros(200, int))
 
-    def flops(rule):
-        compiled = jax.jit(rule.credit).lower(rule.init(model, key=key), batch, key=key).compile()
-        return compiled.cost_analysis()["flops"]
+    def products(rule):
+        return jax.jit(rule.credit).lower(rule.init(model, key=key), batch, key=key).as_text().count("dot_general")
 
-    # The matrix products are as many, 8 for 3 layers; the rest is for drawing the directions.
-    assert flops(ForwardGradient(perturb=perturb)) < 1.3 * flops(Backprop())
+    # Beside as many matrix products it has directions to draw.
+    assert products(ForwardGradient(perturb=perturb)) == products(Backprop()) == 8
 
 
 def test_perturbs_convolutions_and_skips(key):
