@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from anyprop.energies import Convergent, Dynamics, FixedPoint, GradientFlow, Hopfield, Sweeps
-from anyprop.nets import mlp
+from anyprop.nets import Chain, Conv, Dense, Flatten, mlp
 
 
 def network(key, *sizes, units="hard-sigmoid", **settings):
@@ -102,11 +102,31 @@ def test_derivatives_are_those_of_the_state_at_rest(x64, key, tolerance):
     np.testing.assert_allclose(pushed, measured, rtol=1e-7)
 
 
-def test_the_input_is_multiplied_once_a_phase_and_not_once_a_step(key):
-    model = network(key, 37, 11, 3, steps=20)
+def convolutional(key):
+    """A Hopfield network with two convolutions, the second of more channels than a banded product takes."""
+    first, second, last = jax.random.split(key, 3)
+    units = {"activation": "hard-sigmoid"}
+    stages = [Conv(1, 32, 3, key=first, **units), Conv(32, 8, 3, key=second, **units), Flatten()]
+    return Hopfield(
+        Chain([*stages, Dense(200, 2, key=last, **units)], input_shape=(5, 5, 1)), relaxation=GradientFlow(20)
+    )
+
+
+# In a step: products up to each layer but the first, and down from it; a convolution makes one for each row of
+# its kernel.
+@pytest.mark.parametrize(
+    ("build", "shape", "products", "inside_loop"),
+    [
+        (lambda key: network(key, 37, 11, 3, steps=20), (37,), 3, 2),
+        (convolutional, (5, 5, 1), 1 + 2 * 3 + 2, 2 * 3 + 2),
+    ],
+    ids=["dense", "convolutional"],
+)
+def test_the_input_is_multiplied_once_a_phase_and_not_once_a_step(build, shape, products, inside_loop, key):
+    model = build(key)
     arrays, static = eqx.partition(model, eqx.is_array)
     settle = jax.jit(lambda arrays, x: eqx.combine(arrays, static).settle(x).state)
-    text = settle.lower(arrays, jnp.ones((5, 37))).compile().as_text()
+    text = settle.lower(arrays, jnp.ones((5, *shape))).compile().as_text()
     # Each computation of the program: its name, and what stands in its braces.
     parts = dict(re.findall(r"^(?:ENTRY )?%([\w.-]+) .*?\{\n(.*?)^\}", text, flags=re.MULTILINE | re.DOTALL))
     bodies = re.findall(r"while\(.*?body=%([\w.-]+)", text)
@@ -115,8 +135,9 @@ def test_the_input_is_multiplied_once_a_phase_and_not_once_a_step(key):
         return parts[name] + "".join(inside(callee) for callee in re.findall(r"calls=%([\w.-]+)", parts[name]))
 
     assert len(bodies) == 1
-    assert inside(bodies[0]).count(" dot(") == 2  # from layer 1 up to 2, and from 2 down to 1
-    assert text.count(" dot(") == 3
+    assert inside(bodies[0]).count(" dot(") == inside_loop
+    assert text.count(" dot(") == products
+    assert "convolution(" not in text
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"step_size": 0.0}, {"step_size": float("nan")}, {"tolerance": -1.0}])

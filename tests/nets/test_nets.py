@@ -116,6 +116,27 @@ def test_small_convolutions_by_a_matrix_product_are_convolutions(padding, size, 
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("padding", ["SAME", "VALID", 1])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [2, 5])
+def test_convolutions_for_loops_are_convolutions(padding, stride, size, x64, monkeypatch):
+    layer = nets.Conv(70, 4, size, stride=stride, padding=padding, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, 9, 8, 70))
+
+    def value_and_gradients(layer, x):
+        def cost(layer, x):
+            return jnp.sum(jnp.sin(nets.for_loops(layer)(x)))
+
+        return nets.for_loops(layer)(x), jax.grad(cost, argnums=(0, 1))(layer, x)
+
+    assert "conv_general" not in str(jax.make_jaxpr(lambda *args: value_and_gradients(*args))(layer, x))
+    ours = value_and_gradients(layer, x)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "conv_general" in str(jax.make_jaxpr(lambda *args: value_and_gradients(*args))(layer, x))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(value_and_gradients(layer, x)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
 def test_norm_makes_each_example_zero_mean_and_unit_variance(key):
     x = 3.0 + 2.0 * jax.random.normal(key, (4, 5, 5, 8))
     out = nets.Norm(8, groups=2)(x).reshape(4, 25, 2, 4)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from .._checks import positive
-from ..nets import HARD, Activate, Activation, Chain, Residual, Series, Site, Stage, affines, links
+from ..nets import HARD, Activate, Activation, Chain, Residual, Series, Site, Stage, affines, for_loops, links
 from ._energy import Energy, Nudge
 from ._reading import Reading
 from ._relaxation import GradientFlow, Relaxation, Settled
@@ -79,7 +79,7 @@ class Feedforward(Reading, Energy):
             state: s_1 ... s_L, or s_1 ... s_{L-1}, which say as much of it.
             x: the input.
         """
-        return [link(below) for link, below in zip(links(self.chain), [x, *state], strict=False)]
+        return [link(below) for link, below in zip(links(for_loops(self.chain)), [x, *state], strict=False)]
 
     def energy(self, state: PyTree, x: Activity) -> Float[Array, " batch"]:
         """Return sum_k ||s_k - c_k||^2 / (2 Sigma_k) of each example, over the layers that have a state.

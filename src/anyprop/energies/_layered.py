@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..nets import ACTIVATIONS, Activate, Activation, Affine, Chain, Flatten, Pool, Residual, Series, Stage
+from ..nets import ACTIVATIONS, Activate, Activation, Affine, Chain, Flatten, Pool, Residual, Series, Stage, for_loops
 from ._energy import Energy
 from ._reading import Reading
 
@@ -86,14 +86,14 @@ def walk(stages: Sequence[Stage], rate: Activity, respond: Respond) -> Activity:
     """Visit the layers upwards; `respond` tells what rate a layer has, given its activation and its drive."""
     for i, stage in enumerate(stages):
         if isinstance(stage, Affine):
-            drive = stage.drive(rate)
+            drive = for_loops(stage).drive(rate)
             rate = drive if _activated_later(stages[i + 1 :]) else respond(stage.activation, drive)
         elif isinstance(stage, Activate):
             rate = respond(stage.activation, rate)
         elif isinstance(stage, Residual):
             *body, last = stage.body
             assert isinstance(last, Affine)
-            drive = last.drive(walk(body, rate, respond)) + Series(stage.shortcut)(rate)
+            drive = for_loops(last).drive(walk(body, rate, respond)) + Series(for_loops(stage.shortcut))(rate)
             rate = respond(stage.activation, drive)
         else:
             rate = stage(rate)
