@@ -1,8 +1,9 @@
 """Convolutional equilibrium propagation on MNIST (Ernoult et al. 2019): two convolutions, pooling, one dense layer.
 
-Discrete time, hard sigmoids, the published rates, 200 free and 10 nudged steps, batches of 20, 40 epochs. The nudge's
-sign is drawn for each batch. A processor core does one example in about a quarter of a second: this experiment is for
-an accelerator.
+Discrete time, hard sigmoids, the published rates, batches of 20, 40 epochs; 10 nudged and at most 200 free steps, fewer
+once no unit moves by more than 1e-5. Two things are not known from the paper: here the nudge's sign is drawn for each
+batch, and weights start uniform in +-1/sqrt(fan-in), PyTorch's default. Glorot's weights, which are larger, drive the
+outputs to their bounds, where they no longer feel the nudge.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,14 +24,14 @@ def mnist_net(key: Key[Array, ""]) -> Chain:
     first, second, last = jax.random.split(key, 3)
     return Chain(
         [
-            Conv(1, 32, 5, padding="VALID", init="glorot-uniform", key=first),
+            Conv(1, 32, 5, padding="VALID", init="uniform-by-fan-in", key=first),
             Pool("max", 2),
             Activate("hard-sigmoid"),
-            Conv(32, 64, 5, padding="VALID", init="glorot-uniform", key=second),
+            Conv(32, 64, 5, padding="VALID", init="uniform-by-fan-in", key=second),
             Pool("max", 2),
             Activate("hard-sigmoid"),
             Flatten(),
-            Dense(1024, 10, activation="hard-sigmoid", init="glorot-uniform", key=last),
+            Dense(1024, 10, activation="hard-sigmoid", init="uniform-by-fan-in", key=last),
         ],
         input_shape=(28, 28, 1),
     )
@@ -44,7 +45,13 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
 PUBLISHED = Experiment(
     net=mnist_net,
     rule=EquilibriumPropagation(
-        0.4, "random-sign", nudged_steps=10, free_steps=200, relaxation="fixed-point", network="convergent"
+        0.4,
+        "random-sign",
+        nudged_steps=10,
+        free_steps=200,
+        tolerance=1e-5,
+        relaxation="fixed-point",
+        network="convergent",
     ),
     rates=(0.15, 0.035, 0.015),
     epochs=40,
@@ -57,6 +64,6 @@ REPRODUCTION = Reproduction(
     claims=(Claim("P-conv test error", 1.02, "%", 0.3, "from memory, unverified"),),
     epochs=40,
     seeds=3,
-    minutes=10_000.0,
+    minutes=1000.0,
     run=run,
 )
