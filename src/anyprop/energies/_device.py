@@ -12,6 +12,8 @@ import abc
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from ._relaxation import Relaxation, Settled, State
@@ -63,6 +65,10 @@ class Device(eqx.Module):
             state: a state that `settle` returned.
             x: the input that it settled with.
         """
+
+    def contrast(self, state: State, other: State, x: Float[Array, "batch ..."]) -> PyTree:
+        """Return `statistics` of one state less that of another, of a system that settled twice with one input."""
+        return jax.tree.map(jnp.subtract, self.statistics(state, x), self.statistics(other, x))
 
     def __call__(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
         """Return the prediction of the settled system."""

@@ -87,6 +87,13 @@ class Energy(Device):
         """Return the batch's mean dE/dtheta at a state, shaped like this module's floating-point arrays."""
         return eqx.filter_grad(lambda energy: jnp.mean(energy.energy(state, x)))(self)
 
+    def contrast(self, state: State, other: State, x: Float[Array, "batch ..."]) -> PyTree:
+        """Return the batch's mean dE/dtheta at one state less that at another."""
+        # As one batch with signs: large gradients are written once and not twice, and their difference never.
+        both, inputs = jax.tree.map(lambda *pair: jnp.concatenate(pair), (state, x), (other, x))
+        signs = jnp.repeat(jnp.array([1.0, -1.0]), len(x))
+        return eqx.filter_grad(lambda energy: jnp.vdot(signs, energy.energy(both, inputs)) / len(x))(self)
+
     def __call__(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
         """Return the prediction of the settled system; its derivatives are those of a system at rest."""
         return self.output(self.settle(x).state)

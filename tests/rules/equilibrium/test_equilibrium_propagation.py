@@ -1,3 +1,5 @@
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -240,3 +242,28 @@ def test_particles_need_to_know_the_examples(key):
 def test_models_of_the_wrong_kind_are_refused(model, match, key):
     with pytest.raises(TypeError, match=match):
         EquilibriumPropagation().init(model, key=key)
+
+
+@pytest.mark.parametrize("system", [lambda key: Hopfield(net(key, "tanh")), own], ids=["hopfield", "own"])
+def test_the_contrast_of_two_states_is_that_of_their_statistics(x64, key, system):
+    model, x = system(key), jax.random.uniform(key, (6, 4))
+    draws = (jax.tree.map(lambda s, k=k: jax.random.normal(k, s.shape), model.start(x)) for k in jax.random.split(key))
+    one, other = draws
+    apart = jax.tree.map(jnp.subtract, model.statistics(one, x), model.statistics(other, x))
+    found = model.contrast(one, other, x)
+    assert jax.tree.structure(found) == jax.tree.structure(apart)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(apart), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_weights_meet_the_states_of_both_phases_in_one_product(key):
+    rule = EquilibriumPropagation()
+    learner = rule.init(net(key, sizes=(37, 11, 3)), key=key)
+    arrays, static = eqx.partition(learner, eqx.is_array)
+
+    def credit(arrays, x):
+        batch = Batch(x, jnp.zeros(5, int))
+        return rule.credit(eqx.combine(arrays, static), batch, key=jax.random.key(0)).grads
+
+    text = jax.jit(credit).lower(arrays, jnp.ones((5, 37))).compile().as_text()
+    assert len(re.findall(r"f32\[37,11\]\S* dot\(", text)) == 1

@@ -171,9 +171,8 @@ class EquilibriumPropagation(Settling):
 
         # The cost depends on parameters by itself only where the readout has some; elsewhere this is zero.
         grads = jax.tree.map(
-            lambda above, below, cost: (above - below) / (high - low) + cost,
-            model.statistics(nudged.state, batch.x),
-            model.statistics(opposite.state, batch.x),
+            lambda contrast, cost: contrast / (high - low) + cost,
+            model.contrast(nudged.state, opposite.state, batch.x),
             eqx.filter_grad(contrast_of_costs)(model),
         )
         output = model.output(free.state)
