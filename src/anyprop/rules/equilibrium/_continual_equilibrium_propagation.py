@@ -6,6 +6,7 @@
     theta_{t+1} = theta_t - eta d_t
 
     grad = sum_t d_t,   so that theta_T = theta_0 - eta grad
+    centred:    a second nudged phase, with -beta and again from s_0, follows the first; d_t counts half in both
 
 In continuous time the symmetric form is d/dt [rho_i rho_j] / beta, which integrates to the difference between the two
 ends of the phase: no synapse has to remember the first. The STDP form keeps the half of it in which the unit above
@@ -14,7 +15,7 @@ changes, rho_j d rho_i/dt: the rate form of spike-timing-dependent plasticity.
 Source: Scellier and Bengio 2017 for the path integral; Ernoult, Grollier, Querlioz, Bengio and Scellier 2020 for
 weights that change meanwhile.
 
-Exact limit: as eta -> 0 the symmetric form is one-sided equilibrium propagation, with a gap of O(eta).
+Exact limit: as eta -> 0 the symmetric form is equilibrium propagation, one-sided or centred, with a gap of O(eta).
 """
 
 from typing import ClassVar, Literal, get_args
@@ -32,6 +33,7 @@ from ...energies._vector_field import directed
 from ._rule import Settling, onset, report
 
 Update = Literal["symmetric", "stdp"]
+Variant = Literal["one-sided", "centred"]
 
 
 class ContinualEquilibriumPropagation(Settling):
@@ -48,7 +50,9 @@ class ContinualEquilibriumPropagation(Settling):
         rate: eta, how fast weights move within the nudged phase, 0 or more. At 0 they wait for the optimizer.
         update: `"symmetric"`, or `"stdp"` (only of chains): the change of the layer above times the rate of the one
             below.
-        nudged_steps: steps of the nudged phase. All of them are taken, as the weights are common to all examples.
+        variant: `"one-sided"`, or `"centred"`: a phase nudged with beta and then one with -beta, which takes the error
+            of first order in beta out of the update.
+        nudged_steps: steps of a nudged phase. All of them are taken, as the weights are common to all examples.
         free_steps: steps of the free phase, at most.
         step_size: of each step of a gradient flow, in units of the units' time constant.
         tolerance: the free phase ends early for an example once none of its units moves faster than this; 0 or more.
@@ -68,6 +72,7 @@ class ContinualEquilibriumPropagation(Settling):
     beta: float = 0.2
     rate: float = 0.005
     update: Update = eqx.field(default="symmetric", static=True)
+    variant: Variant = eqx.field(default="one-sided", static=True)
     nudged_steps: int = eqx.field(default=20, static=True)
 
     card: ClassVar[Card] = Card(
@@ -78,9 +83,9 @@ class ContinualEquilibriumPropagation(Settling):
         dossier=("S57", "S66"),
         local=True,
         weight_transport=True,
-        phases=2,
+        phases=3,
         derivatives=True,
-        limit="one-sided equilibrium propagation, as the rate goes to 0",
+        limit="equilibrium propagation, as the rate goes to 0",
     )
 
     def __check_init__(self):
@@ -88,6 +93,7 @@ class ContinualEquilibriumPropagation(Settling):
         positive("beta", self.beta)
         non_negative("rate", self.rate)
         choose("update", self.update, get_args(Update))
+        choose("variant", self.variant, get_args(Variant))
         count("nudged_steps", self.nudged_steps)
 
     def accept(self, model: PyTree) -> Energy:
@@ -106,37 +112,49 @@ class ContinualEquilibriumPropagation(Settling):
         return energy
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
-        """Return the sum of what every step of the nudged phase did to the weights."""
+        """Return the sum of what every step of the nudged phases did to the weights."""
         del key
         model: Energy = learner.model
         free = model.settle(batch.x)
+        nudges = (self.beta, -self.beta) if self.variant == "centred" else (self.beta,)
 
-        def step(now: tuple[PyTree, Settled], _: None) -> tuple[tuple[PyTree, Settled], None]:
-            moved, last = now
-            model = eqx.apply_updates(learner.model, jax.tree.map(lambda d: -self.rate * d, moved))
-            new = model.settle(batch.x, last.state, nudge=self._nudge(model, batch), relaxation=self.phase(1))
-            change = eqx.filter_grad(self._contrast)(model, last.state, new.state, batch)
-            return (jax.tree.map(jnp.add, moved, change), new), None
+        def nudged(moved: PyTree, beta: float) -> tuple[PyTree, Settled]:
+            def step(now: tuple[PyTree, Settled], _: None) -> tuple[tuple[PyTree, Settled], None]:
+                moved, last = now
+                model = eqx.apply_updates(learner.model, jax.tree.map(lambda d: -self.rate * d, moved))
+                new = model.settle(batch.x, last.state, nudge=self._nudge(model, batch, beta), relaxation=one)
+                change = eqx.filter_grad(self._contrast)(model, last.state, new.state, batch, beta)
+                return (add(moved, change), new), None
+
+            one = self.phase(1)
+            end, _ = jax.lax.scan(step, (moved, free), length=self.nudged_steps)
+            return end
+
+        def add(moved: PyTree, change: PyTree) -> PyTree:
+            return jax.tree.map(lambda m, d: m + d / len(nudges), moved, change)
 
         # With the onset of the nudge the cost joins the energy: only a readout with parameters of its own feels that.
-        joined = eqx.filter_grad(lambda model: jnp.mean(self._nudge(model, batch)(free.state)) / self.beta)(model)
-        (grads, end), _ = jax.lax.scan(step, (joined, free), length=self.nudged_steps)
-        end = end._replace(steps=jnp.full_like(end.steps, self.nudged_steps))
+        joined = eqx.filter_grad(lambda model: jnp.mean(self.loss(model.output(free.state), batch.y)))(model)
+        grads, ends = jax.tree.map(jnp.zeros_like, joined), []
+        for beta in nudges:
+            grads, end = nudged(add(grads, joined), beta)
+            ends.append(end._replace(steps=jnp.full_like(end.steps, self.nudged_steps)))
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
+        end = jax.tree.map(lambda *phases: jnp.concatenate(phases), *ends)
         metrics = report("free", free) | report("nudged", end) | onset(self.loss, self.beta, output, batch.y)
         return Credit(loss, output, (grads, None), learner.memory, metrics)
 
-    def _nudge(self, model: Energy, batch: Batch) -> Nudge:
+    def _nudge(self, model: Energy, batch: Batch, beta: float) -> Nudge:
         """Beta C."""
-        return lambda state: self.beta * self.loss(model.output(state), batch.y)
+        return lambda state: beta * self.loss(model.output(state), batch.y)
 
-    def _contrast(self, model: Energy, before: State, after: State, batch: Batch) -> Float[Array, ""]:
+    def _contrast(self, model: Energy, before: State, after: State, batch: Batch, beta: float) -> Float[Array, ""]:
         """What a step's change of the weights is the gradient of."""
         if self.update == "symmetric":
-            nudge = self._nudge(model, batch)
+            nudge = self._nudge(model, batch, beta)
             total = [model.energy(state, batch.x) + nudge(state) for state in (after, before)]
-            return jnp.mean(total[0] - total[1]) / self.beta
+            return jnp.mean(total[0] - total[1]) / beta
         assert isinstance(model, Layered)  # else accept has refused it
         old, new = model.rates(before), model.rates(after)
-        return -jnp.mean(directed(model.chain, jax.tree.map(jnp.subtract, new, old), old, batch.x)) / self.beta
+        return -jnp.mean(directed(model.chain, jax.tree.map(jnp.subtract, new, old), old, batch.x)) / beta
