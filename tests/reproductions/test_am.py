@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import anyprop as ap
-from anyprop.reproductions import Options
+from anyprop.reproductions import Options, _tuning
 from anyprop.reproductions import _am as am
 
 
@@ -51,8 +51,8 @@ def test_a_study_measures_each_method(clouds, tmp_path):
 
 
 def test_tuning_takes_the_setting_that_the_validation_split_prefers(clouds):
-    method = am.Method(lambda rate: ap.Backprop(), lambda rate, steps: optax.sgd(rate), (1e-6, 0.3))
-    assert am.tune(method, NET, ap.data.load(clouds), 10) == 0.3
+    method = _tuning.Method(lambda rate: ap.Backprop(), lambda rate, steps: optax.sgd(rate), (1e-6, 0.3))
+    assert _tuning.tune(method, NET, ap.data.load(clouds), 10) == 0.3
 
 
 def test_rates_are_halved_by_passes():

@@ -42,13 +42,18 @@ def test_a_small_run(key, tmp_path, monkeypatch):
     assert all({"train_error", "test_error"} <= set(point) for curve in details["curves"].values() for point in curve)
 
 
-def test_cifar_is_reported_as_accuracy(tmp_path, monkeypatch):
+def test_cifar_is_reported_as_accuracy_at_rates_that_are_tuned(tmp_path, monkeypatch):
     errors = {"difference-target-propagation test error": [49.0, 50.0], "backprop test error": [46.0]}
-    monkeypatch.setattr(ap.data, "load", lambda *_: None)
-    monkeypatch.setattr(_dtp_cifar, "against_backprop", lambda *_: (errors, {}))
+    given = []
+    monkeypatch.setattr(ap.data, "load", lambda *_, **split: split)
+    monkeypatch.setattr(_dtp_cifar, "tuned", lambda methods, net, tuning, *_: dict.fromkeys(methods, len(tuning)))
+    monkeypatch.setattr(_dtp_cifar, "against_backprop", lambda *arguments: given.extend(arguments) or (errors, {}))
     measured, _ = _dtp_cifar.run(Options(tmp_path))
     assert measured == {
         "difference-target-propagation test accuracy": [51.0, 50.0],
         "backprop test accuracy": [54.0],
     }
     assert set(measured) == {claim.what for claim in _dtp_cifar.REPRODUCTION.claims}
+    *_, trained_on, rates = given
+    assert trained_on == {}  # no image is held out any more
+    assert rates == {"layers": 2, "backprop": 2, "inverses": _dtp_deep_mnist.RATES["inverses"]}

@@ -1,13 +1,11 @@
 """What the experiments on alternating minimisation share: methods, their tuning, and two looks at each.
 
-Every method has one setting, tuned on the same number of values with the same budget: the best validation error after
-ten passes over the data, one seed. (After two, rates win with which a longer training comes apart.) Methods that need
-the whole training set in a step take one step a pass. Then each is trained at its best setting, and once more for a
-single pass, in which the error of every mini-batch is noted before the method has learned from it.
+Every method has one setting, tuned on the same number of values (`_tuning`). Methods that need the whole training set
+in a step take one step a pass. Then each is trained at its best setting, and once more for a single pass, in which the
+error of every mini-batch is noted before the method has learned from it.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,6 @@ import numpy as np
 import optax
 
 from .. import report
-from .._files import write_json
-from ..contract import Rule
 from ..data import Data
 from ..nets import Chain
 from ..rules.auxiliary import (
@@ -29,9 +25,10 @@ from ..rules.auxiliary import (
     OfflineAlternatingMinimization,
 )
 from ..rules.exact import Backprop
-from ..training import Diverged, compare, fit
+from ..training import compare
 from ..training._program import Program, describe
 from ._reproduction import Options, Reproduction, final_errors
+from ._tuning import Method, tuned
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 """Settings to try of a method that has a rate."""
@@ -39,28 +36,8 @@ RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 GAMMAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Settings to try of ADMM, whose published gamma is 10."""
 
-TUNED = 10
-"""Passes over the tuning data after which a setting is judged."""
-
 HALVED = 8
 """Passes after which every rate is halved, for all methods alike, as published for alternating minimisation."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A rule and its optimizer, as functions of one setting.
-
-    Args:
-        rule: setting -> rule.
-        optimizer: (setting, steps a pass) -> optimizer.
-        grid: settings to try, one apart from the next by the same factor.
-        whole: whether a step takes the whole training set.
-    """
-
-    rule: Callable[[float], Rule]
-    optimizer: Callable[[float, int], optax.GradientTransformation]
-    grid: tuple[float, ...]
-    whole: bool = False
 
 
 def halving(
@@ -191,43 +168,6 @@ def study(
     first = less(measured, "am-adam", "adam", "error in the first pass")
     measured["am-adam error less adam's, first pass"] = first
     return measured, details
-
-
-def tuned(
-    methods: Mapping[str, Method], net: Callable[..., Chain], tuning: Data, batch_size: int, options: Options
-) -> dict[str, float]:
-    """The best setting of every method, written down as they come, so that a resumed run need not tune again."""
-    path = options.out / "settings.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    best = json.loads(path.read_text()) if options.resume and path.exists() else {}
-    for name, method in methods.items():
-        if name not in best:
-            best[name] = tune(method, net, tuning, batch_size)
-            write_json(path, best)
-    return best
-
-
-def tune(method: Method, net: Callable[..., Chain], tuning: Data, batch_size: int) -> float:
-    """The setting with the lowest validation error after `TUNED` passes."""
-
-    def error(setting: float) -> float:
-        size = len(tuning.train) if method.whole else batch_size
-        try:
-            run = fit(
-                method.rule(setting),
-                net,
-                tuning,
-                optimizer=method.optimizer(setting, len(tuning.train) // size),
-                epochs=TUNED,
-                batch_size=size,
-                alignment=False,
-                progress=False,
-            )
-        except Diverged:
-            return 1.0
-        return run.records[-1]["validation_error"]
-
-    return min(method.grid, key=error)
 
 
 def first_pass(

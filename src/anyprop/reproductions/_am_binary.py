@@ -19,9 +19,10 @@ from .. import data, nets
 from ..rules.perturbation import StraightThrough
 from ..rules.targets import DiscreteTargetPropagation
 from ..training import compare
-from ._am import PUBLISHED, RATES, Method, halving, tune
+from ._am import PUBLISHED, RATES, halving
 from ._dtp_discrete import discrete
 from ._reproduction import Claim, Options, Reproduction, final_errors
+from ._tuning import Method, tune
 
 METHODS: dict[str, Method] = {
     "am-adam": Method(lambda rate: dataclasses.replace(PUBLISHED, code_steps=10), halving(optax.adam), RATES),

@@ -30,11 +30,15 @@ BATCH = 100
 def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
     """Train both rules."""
     net = partial(nets.mlp, 784, *[240] * 7, 10, activation="tanh", init="orthogonal")
-    return against_backprop(REPRODUCTION, options, net, data.load("mnist", validation=10_000))
+    return against_backprop(REPRODUCTION, options, net, data.load("mnist", validation=10_000), RATES)
 
 
 def against_backprop(
-    reproduction: Reproduction, options: Options, net: Callable[..., PyTree], data: Data
+    reproduction: Reproduction,
+    options: Options,
+    net: Callable[..., PyTree],
+    data: Data,
+    rates: Mapping[str, float],
 ) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
     """Train a network by difference target propagation and by backprop; return the last test errors, and curves.
 
@@ -43,6 +47,7 @@ def against_backprop(
         options: what the command line asks for.
         net: a function of a `key` that builds the network.
         data: the data.
+        rates: learning rates of the `layers`, the `inverses`, and `backprop`.
 
     Returns:
         Test errors in %, by rule; and, by rule, the curves of errors, which for difference target propagation
@@ -50,8 +55,8 @@ def against_backprop(
     """
     epochs, turn = options.epochs or reproduction.epochs, len(data.train) // BATCH
     contestants = (
-        (TARGETS, 2 * epochs, optimizer(RATES["layers"], RATES["inverses"], turn)),
-        (Backprop(), epochs, rmsprop(RATES["backprop"])),
+        (TARGETS, 2 * epochs, optimizer(rates["layers"], rates["inverses"], turn)),
+        (Backprop(), epochs, rmsprop(rates["backprop"])),
     )
     measured: dict[str, Sequence[float]] = {}
     details: dict[str, Any] = {"settings": {}, "curves": {}}
@@ -66,7 +71,7 @@ def against_backprop(
             seeds=options.seeds or reproduction.seeds,
             out=options.out / rule.card.family,
             resume=options.resume,
-            settings={"optimizer": "rmsprop", "learning_rate": RATES},
+            settings={"optimizer": "rmsprop", "learning_rate": rates},
         )
         errors, found = final_errors(comparison)
         ((name, finished),) = comparison.runs.items()

@@ -1,0 +1,75 @@
+"""How methods get their settings before they are compared: each on as many values and with as large a budget.
+
+A method has one setting. The best is that with the lowest validation error after ten passes over the tuning data, one
+seed. (After two, rates win with which a longer training comes apart.)
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+
+import optax
+
+from .._files import write_json
+from ..contract import Rule
+from ..data import Data
+from ..nets import Chain
+from ..training import Diverged, fit
+from ._reproduction import Options
+
+TUNED = 10
+"""Passes over the tuning data after which a setting is judged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A rule and its optimizer, as functions of one setting.
+
+    Args:
+        rule: setting -> rule.
+        optimizer: (setting, steps a pass) -> optimizer.
+        grid: settings to try, one apart from the next by the same factor.
+        whole: whether a step takes the whole training set.
+    """
+
+    rule: Callable[[float], Rule]
+    optimizer: Callable[[float, int], optax.GradientTransformation]
+    grid: tuple[float, ...]
+    whole: bool = False
+
+
+def tuned(
+    methods: Mapping[str, Method], net: Callable[..., Chain], tuning: Data, batch_size: int, options: Options
+) -> dict[str, float]:
+    """The best setting of every method, written down as they come, so that a resumed run need not tune again."""
+    path = options.out / "settings.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    best = json.loads(path.read_text()) if options.resume and path.exists() else {}
+    for name, method in methods.items():
+        if name not in best:
+            best[name] = tune(method, net, tuning, batch_size)
+            write_json(path, best)
+    return best
+
+
+def tune(method: Method, net: Callable[..., Chain], tuning: Data, batch_size: int) -> float:
+    """The setting with the lowest validation error after `TUNED` passes."""
+
+    def error(setting: float) -> float:
+        size = len(tuning.train) if method.whole else batch_size
+        try:
+            run = fit(
+                method.rule(setting),
+                net,
+                tuning,
+                optimizer=method.optimizer(setting, len(tuning.train) // size),
+                epochs=TUNED,
+                batch_size=size,
+                alignment=False,
+                progress=False,
+            )
+        except Diverged:
+            return 1.0
+        return run.records[-1]["validation_error"]
+
+    return min(method.grid, key=error)
