@@ -55,6 +55,23 @@ def test_tuning_takes_the_setting_that_the_validation_split_prefers(clouds):
     assert _tuning.tune(method, NET, ap.data.load(clouds), 10) == 0.3
 
 
+def test_a_method_that_comes_apart_is_trained_at_the_next_smaller_setting():
+    method, tried = _tuning.Method(lambda rate: ap.Backprop(), lambda rate, _: optax.sgd(rate), (0.1, 0.3, 1.0)), []
+
+    def train(setting):
+        tried.append(setting)
+        if setting > limit:
+            raise ap.training.Diverged("the loss became nan")
+        return "done"
+
+    limit = 0.1
+    assert _tuning.at_most(method, 0.3, train) == (0.1, "done")
+    assert tried == [0.3, 0.1]
+    limit = 0.0
+    with pytest.raises(ap.training.Diverged):
+        _tuning.at_most(method, 1.0, train)
+
+
 def test_rates_are_halved_by_passes():
     optimizer = am.halving(optax.sgd)(0.4, 10)
     state, steps = optimizer.init(np.zeros(1, np.float32)), []

@@ -25,10 +25,10 @@ from ..rules.auxiliary import (
     OfflineAlternatingMinimization,
 )
 from ..rules.exact import Backprop
-from ..training import compare
+from ..training import Comparison, compare
 from ..training._program import Program, describe
 from ._reproduction import Options, Reproduction, final_errors
-from ._tuning import Method, tuned
+from ._tuning import Method, at_most, tuned
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 """Settings to try of a method that has a rate."""
@@ -134,29 +134,30 @@ def study(
     """
     best = tuned(methods, net, tuning, batch_size, options)
     measured: dict[str, list[float]] = {}
-    details: dict[str, Any] = {"settings": best, "curves": {}, "first_pass": {}}
-    for whole in (False, True):
-        chosen = {name: m for name, m in methods.items() if m.whole is whole}
-        if not chosen:
-            continue
-        size = len(data.train) if whole else batch_size
-        comparison = compare(
-            {name: m.rule(best[name]) for name, m in chosen.items()},
-            net,
-            data,
-            optimizer={name: m.optimizer(best[name], len(data.train) // size) for name, m in chosen.items()},
-            epochs=epochs,
-            batch_size=size,
-            seeds=seeds,
-            alignment=False,
-            out=options.out / ("whole" if whole else "batches"),
-            resume=options.resume,
-            settings={"learning_rate": {name: best[name] for name in chosen}},
-        )
+    details: dict[str, Any] = {"settings": best, "curves": {}, "training": {}, "first_pass": {}}
+    for name, method in methods.items():
+
+        def train(setting: float, name: str = name, method: Method = method) -> Comparison:
+            size = len(data.train) if method.whole else batch_size
+            return compare(
+                {name: method.rule(setting)},
+                net,
+                data,
+                optimizer=method.optimizer(setting, len(data.train) // size),
+                epochs=epochs,
+                batch_size=size,
+                seeds=seeds,
+                alignment=False,
+                out=options.out / f"{name}-{setting:g}",
+                resume=options.resume,
+                settings={"learning_rate": setting},
+            )
+
+        best[name], comparison = at_most(method, best[name], train)
         errors, found = final_errors(comparison)
         measured |= errors
         details["curves"] |= found["curves"]
-        details["training"] = [*details.get("training", []), found["settings"]]
+        details["training"][name] = found["settings"]
     watched = {name: m for name, m in methods.items() if not m.whole}
     passes = {name: first_pass(m, best[name], net, data, batch_size, seeds) for name, m in watched.items()}
     for name, errors in passes.items():

@@ -1,12 +1,14 @@
 """How methods get their settings before they are compared: each on as many values and with as large a budget.
 
 A method has one setting. The best is that with the lowest validation error after ten passes over the tuning data, one
-seed. (After two, rates win with which a longer training comes apart.)
+seed. (After two, rates win with which a longer training comes apart.) Where training comes apart all the same, it
+starts anew with the next smaller setting.
 """
 
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import optax
 
@@ -16,6 +18,8 @@ from ..data import Data
 from ..nets import Chain
 from ..training import Diverged, fit
 from ._reproduction import Options
+
+Trained = TypeVar("Trained")
 
 TUNED = 10
 """Passes over the tuning data after which a setting is judged."""
@@ -73,3 +77,15 @@ def tune(method: Method, net: Callable[..., Chain], tuning: Data, batch_size: in
         return run.records[-1]["validation_error"]
 
     return min(method.grid, key=error)
+
+
+def at_most(method: Method, setting: float, train: Callable[[float], Trained]) -> tuple[float, Trained]:
+    """Train at a setting or, where the loss becomes infinite, at the next smaller one that was tried, and so on."""
+    settings = sorted(each for each in method.grid if each <= setting)
+    while True:
+        setting = settings.pop()
+        try:
+            return setting, train(setting)
+        except Diverged:
+            if not settings:
+                raise
