@@ -12,9 +12,12 @@ from anyprop.rules.equilibrium import EquilibriumPropagation
 SIZES = 6, 8, 5, 3
 
 
-def network(gain=1.0):
+AMPLIFIED = {"amplification": 2.0, "paired": True}
+
+
+def network(gain=1.0, **options):
     """A network all of whose nodes are well connected, the biases too."""
-    net = Resistive(*SIZES, gain=gain, relaxation=Sweeps(200, 1e-14), key=jax.random.key(0))
+    net = Resistive(*SIZES, gain=gain, **options, relaxation=Sweeps(200, 1e-14), key=jax.random.key(0))
     draw = np.random.default_rng(0).uniform
     return eqx.tree_at(
         lambda net: net.conductances, net, [jnp.asarray(draw(0.1, 1.0, g.shape)) for g in net.conductances]
@@ -58,6 +61,26 @@ def test_currents_balance_at_every_node_that_its_diode_leaves_free(x64):
     assert np.all(held[~free] * inflow[~free] <= 0)  # what a diode takes up would push the node out of its range
 
 
+def test_amplifiers_multiply_voltages_on_the_way_up_and_divide_currents_on_the_way_down(x64):
+    net, x = network(gain=2.0, **AMPLIFIED), examples().x
+    ends = settle(net, x)
+    assert ends.converged.all()
+    h1, h2, o = map(np.asarray, ends.state)
+    g1, g2, g3 = map(np.asarray, net.conductances)
+    bias = np.tile([1.0, -1.0], (5, 1))
+    below = [np.hstack([2 * x, -2 * x, bias]), np.hstack([2 * h1, bias]), np.hstack([2 * h2, bias])]
+    # The current through every resistor towards the layer above.
+    currents = [g * (v[:, :, None] - w[:, None, :]) for g, v, w in zip((g1, g2, g3), below, (h1, h2, o), strict=True)]
+    drawn = [current[:, :-2].sum(2) / 2 for current in currents[1:]]
+    for v, inflow in zip((h1, h2), (c.sum(1) - d for c, d in zip(currents, drawn, strict=False)), strict=True):
+        free = np.abs(v) > 1e-12
+        assert 3 < free.sum() < v.size
+        np.testing.assert_allclose(inflow[free], 0.0, atol=1e-11)
+    np.testing.assert_allclose(currents[-1].sum(1), 0.0, atol=1e-11)
+    np.testing.assert_array_equal(net.output(ends.state), o[:, :3] - o[:, 3:])
+    assert net.output_shape == (3,)
+
+
 def test_the_energy_is_half_the_power_and_its_slope_half_a_squared_voltage(x64):
     net, x = network(gain=2.0), examples(count=1).x
     state = [jnp.asarray(np.random.default_rng(2).normal(size=(1, n))) for n in SIZES[1:]]
@@ -84,10 +107,11 @@ def test_sweeps_and_gradient_flow_agree_and_no_sweep_raises_the_power(x64):
     assert np.all(powers[-1] < powers[0] - 0.01)
 
 
-def test_centred_equilibrium_propagation_is_the_gradient_that_finite_differences_measure(x64, key):
+@pytest.mark.parametrize("options", [{}, AMPLIFIED], ids=["plain", "amplified"])
+def test_centred_equilibrium_propagation_is_the_gradient_that_finite_differences_measure(x64, key, options):
     batch = examples()
     rule = EquilibriumPropagation(1e-3, relaxation="sweeps", free_steps=200, nudged_steps=200, tolerance=1e-14)
-    learner = rule.init(network(), key=key)
+    learner = rule.init(network(**options), key=key)
     flat, unflatten = ravel_pytree(learner.params)
 
     def cost(change):
@@ -156,7 +180,12 @@ def test_nodes_that_nothing_is_connected_to_stay_where_they_are(x64):
 
 @pytest.mark.parametrize(
     ("sizes", "options", "match"),
-    [((5,), {}, "at least the inputs and the outputs"), ((5, 0, 2), {}, "sizes"), ((5, 2), {"gain": 0.0}, "gain")],
+    [
+        ((5,), {}, "at least the inputs and the outputs"),
+        ((5, 0, 2), {}, "sizes"),
+        ((5, 2), {"gain": 0.0}, "gain"),
+        ((5, 2), {"amplification": -1.0}, "amplification"),
+    ],
 )
 def test_sizes_and_gains_out_of_range_are_refused(sizes, options, match, key):
     with pytest.raises(ValueError, match=match):

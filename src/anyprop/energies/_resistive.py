@@ -9,9 +9,17 @@ node, which is where P, half the power that they dissipate, is least:
     dP/dg_ij = 1/2 (v_i - v_j)^2                        seen at the resistor itself
 
 A diode holds each node of the first half of a hidden layer at 0 or above, each of the other half at 0 or below. Sources
-clamp the inputs, each twice, at A x and -A x, because conductances cannot be negative. In every layer above, voltages
+clamp the inputs, each twice, at +-`gain` x, because conductances cannot be negative. In every layer above, voltages
 come with both signs by the diodes. A pair of sources at 1 and -1 serves each layer as its bias. The last layer has no
 diodes: its voltages are the answer.
+
+Voltages fall from layer to layer, since a node averages over those it is joined to. Amplifiers make up for it: they
+show a hidden node's voltage to the layer above A times as large, and pass back 1/A of the current that it draws. That,
+too, is the lowest point of a sum of powers, in which those of lower layers weigh more:
+
+    P = sum_k A^(2 (L - k)) sum_ij 1/2 g_ij (A v_i - v_j)^2,      i in layer k - 1, j in layer k = 1 ... L
+
+Answers of both signs need no bias where each is the difference of two nodes.
 
 A nudge of beta C is a current -beta dC/do into each output node o. For the squared error that is a resistor beta to a
 source at y, and so o = (sum_j g_jo v_j + beta y) / (sum_j g_jo + beta).
@@ -42,11 +50,15 @@ class Resistive(Energy):
         rule = ap.EquilibriumPropagation(1.0, relaxation="sweeps", free_steps=4, nudged_steps=4)
         optimizer = optax.chain(optax.sgd(0.006), energies.write_conductances())
 
-    Voltages fall from layer to layer, since a node averages over those it is joined to: `gain` makes up for it.
+    Voltages fall from layer to layer: a large `gain` makes up for that, or amplifiers between layers do.
 
     Args:
         sizes: number of inputs, of nodes in each hidden layer, and of outputs.
-        gain: A, the volts that an input of 1 stands for.
+        gain: the volts that an input of 1 stands for.
+        amplification: A, by which amplifiers between layers multiply voltages on the way up and divide currents on the
+            way down, above 0; at 1 there are none. Inputs and biases come from sources, which need none.
+        paired: whether each output is the difference of two nodes rather than the voltage of one: the first half of
+            the last layer less the second.
         relaxation: how it settles when it is called. Layer after layer, each at its exact minimum, takes a few
             sweeps. In a gradient flow every node has the time constant 1: a capacitance that is the sum of its
             conductances. A nudge of -beta must leave its output nodes a positive sum: above squared error, beta has
@@ -55,7 +67,8 @@ class Resistive(Energy):
             below 0 left out, so that half of all pairs start unconnected, and all biases.
 
     Raises:
-        ValueError: there are fewer than two sizes, a size is not a positive integer, or `gain` is not above 0.
+        ValueError: there are fewer than two sizes, a size is not a positive integer, or `gain` or `amplification` is
+            not above 0.
 
     References:
         Kendall, Pantone, Manickavasagam, Bengio & Scellier. Training end-to-end analog neural networks with
@@ -65,18 +78,31 @@ class Resistive(Energy):
 
     conductances: list[Float[Array, "_below _nodes"]]
     gain: float = eqx.field(static=True)
+    amplification: float = eqx.field(static=True)
+    paired: bool = eqx.field(static=True)
     relaxation: Relaxation
 
-    def __init__(self, *sizes: int, gain: float = 1.0, relaxation: Relaxation | None = None, key: Key[Array, ""]):
+    def __init__(
+        self,
+        *sizes: int,
+        gain: float = 1.0,
+        amplification: float = 1.0,
+        paired: bool = False,
+        relaxation: Relaxation | None = None,
+        key: Key[Array, ""],
+    ):
         if len(sizes) < 2:
             raise ValueError(f"sizes={sizes} must name at least the inputs and the outputs, such as 784, 100, 10")
         for size in sizes:
             count("sizes", size)
         positive("gain", gain)
-        below = [2 * sizes[0], *sizes[1:-1]]
-        keys = jax.random.split(key, len(below))
-        self.conductances = [_draw(k, n, m) for k, n, m in zip(keys, below, sizes[1:], strict=True)]
+        positive("amplification", amplification)
+        nodes = [2 * sizes[0], *sizes[1:-1], 2 * sizes[-1] if paired else sizes[-1]]
+        keys = jax.random.split(key, len(nodes) - 1)
+        self.conductances = [_draw(k, n, m) for k, n, m in zip(keys, nodes[:-1], nodes[1:], strict=True)]
         self.gain = gain
+        self.amplification = amplification
+        self.paired = paired
         self.relaxation = Sweeps() if relaxation is None else relaxation
 
     @property
@@ -87,15 +113,19 @@ class Resistive(Energy):
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one prediction, without the batch axis."""
-        return self.conductances[-1].shape[1:]
+        nodes = self.conductances[-1].shape[1]
+        return (nodes // 2 if self.paired else nodes,)
 
     def start(self, x: Float[Array, "batch inputs"]) -> list[Voltages]:
         """Return zero volts at every node."""
         return [jnp.zeros((len(x), g.shape[1]), g.dtype) for g in self.conductances]
 
     def output(self, state: list[Voltages]) -> Voltages:
-        """Return the voltages of the last layer."""
-        return state[-1]
+        """Return the voltages of the last layer, or the differences of its pairs."""
+        if not self.paired:
+            return state[-1]
+        plus, minus = jnp.split(state[-1], 2, axis=1)
+        return plus - minus
 
     def project(self, state: list[Voltages]) -> list[Voltages]:
         """Return the voltages that the diodes leave: half of each hidden layer above 0, the other half below."""
@@ -103,11 +133,12 @@ class Resistive(Energy):
         return [jnp.where(_upward(v), jnp.maximum(v, 0.0), jnp.minimum(v, 0.0)) for v in hidden] + [output]
 
     def energy(self, state: list[Voltages], x: Float[Array, "batch inputs"]) -> Float[Array, " batch"]:
-        """Return half the power that the resistors dissipate, sum_ij 1/2 g_ij (v_i - v_j)^2, of each example."""
+        """Return P of each example; without amplifiers, it is half the power that the resistors dissipate."""
         powers = jnp.zeros(len(x))
-        for g, below, v in zip(self.conductances, self._below(state, x), state, strict=True):
+        for weight, g, below, v in zip(self._weights, self.conductances, self._below(state, x), state, strict=True):
             # The square, multiplied out: no array of (batch, below, nodes).
-            powers += 0.5 * (below**2 @ g.sum(1) + v**2 @ g.sum(0)) - jnp.sum(below @ g * v, axis=1)
+            power = 0.5 * (below**2 @ g.sum(1) + v**2 @ g.sum(0)) - jnp.sum(below @ g * v, axis=1)
+            powers += weight * power
         return powers
 
     def dynamics(self, x: Float[Array, "batch inputs"], nudge: Nudge | None = None) -> Dynamics:
@@ -133,13 +164,21 @@ class Resistive(Energy):
     def _below(self, state: list[Voltages], x: Float[Array, "batch inputs"]) -> list[Voltages]:
         """The voltages that each layer's resistors come from."""
         bias = jnp.broadcast_to(jnp.asarray([1.0, -1.0], x.dtype), (len(x), 2))
-        layers = [jnp.concatenate([self.gain * x, -self.gain * x], axis=1), *state[:-1]]
+        amplified = [self.amplification * v for v in state[:-1]]
+        layers = [jnp.concatenate([self.gain * x, -self.gain * x], axis=1), *amplified]
         return [jnp.concatenate([layer, bias], axis=1) for layer in layers]
 
+    @property
+    def _weights(self) -> list[float]:
+        """What each layer's power counts for in P, A^(2 (L - k))."""
+        layers = len(self.conductances)
+        return [self.amplification ** (2 * (layers - k)) for k in range(1, layers + 1)]
+
     def _totals(self) -> list[Float[Array, " _nodes"]]:
-        """The sum of each node's conductances; above 0, so that a node without any stays where it is."""
-        down = [jnp.sum(g, axis=0) + jnp.finfo(g.dtype).tiny for g in self.conductances]
-        up = [jnp.sum(g[:-2], axis=1) for g in self.conductances[1:]]
+        """The curvature of P along each node; above 0, so that a node without resistors stays where it is."""
+        layers = list(zip(self._weights, self.conductances, strict=True))
+        down = [weight * jnp.sum(g, axis=0) + jnp.finfo(g.dtype).tiny for weight, g in layers]
+        up = [weight * self.amplification**2 * jnp.sum(g[:-2], axis=1) for weight, g in layers[1:]]
         return [d + u for d, u in zip(down, [*up, 0.0], strict=True)]
 
 
