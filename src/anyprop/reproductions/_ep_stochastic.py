@@ -67,7 +67,7 @@ def listed(key: Key[Array, ""]) -> dict[str, Array]:
     weights = jax.random.normal(key_weights, (UNITS, UNITS))
     agree = jnp.all(states[:, -OUTPUTS:] == jnp.asarray(ANSWER), axis=1)
 
-    def link(weights: Array, xi: float) -> Array:
+    def link(weights: Array, xi: float | Array) -> Array:
         return system.link(partial(energy, weights, 0.0), cost, xi)
 
     def log_likelihood(weights: Array) -> Array:
