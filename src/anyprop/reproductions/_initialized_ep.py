@@ -3,7 +3,8 @@
 784-500-10 with 4 free steps and 784-500-500-10 with 20, hard sigmoids, batches of 20, a nudge of random sign in every
 batch, and no state kept from epoch to epoch: plain equilibrium propagation, and initialised. Published is that plain
 equilibrium propagation fails with so few steps and the initialised one converges; the thresholds are our own. The
-network's rates are those of Scellier and Bengio 2017; that of the forward pass is chosen here.
+network's nudge and rates are those of Scellier and Bengio 2017 (in units of our cost, see `EquilibriumPropagation`);
+the rate of the forward pass is chosen here.
 """
 
 import dataclasses
@@ -27,17 +28,18 @@ FORWARD_RATE = 0.005
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """One of the networks: its layers, the steps of its phases, and a rate for each layer."""
+    """One of the networks: its layers, its nudge, the steps of its phases, and a rate for each layer."""
 
     sizes: tuple[int, ...]
+    beta: float
     free: int
     nudged: int
     rates: tuple[float, ...]
 
 
 NETWORKS = {
-    "784-500-10": Network((784, 500, 10), 4, 4, (0.1, 0.05)),
-    "784-500-500-10": Network((784, 500, 500, 10), 20, 6, (0.4, 0.1, 0.01)),
+    "784-500-10": Network((784, 500, 10), 1.0, 4, 4, (0.2, 0.1)),
+    "784-500-500-10": Network((784, 500, 500, 10), 2.0, 20, 6, (0.8, 0.2, 0.02)),
 }
 
 
@@ -58,9 +60,10 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
     measured: dict[str, list[float]] = {}
     details: dict[str, Any] = {}
     for name, net in NETWORKS.items():
+        steps: dict[str, Any] = {"nudged_steps": net.nudged, "free_steps": net.free}
         rules = {
-            f"{name} initialised": InitializedEquilibriumPropagation(0.5, net.nudged, free_steps=net.free),
-            f"{name} plain": EquilibriumPropagation(0.5, "random-sign", nudged_steps=net.nudged, free_steps=net.free),
+            f"{name} initialised": InitializedEquilibriumPropagation(net.beta, **steps),
+            f"{name} plain": EquilibriumPropagation(net.beta, "random-sign", **steps),
         }
         comparison = compare(
             rules,
