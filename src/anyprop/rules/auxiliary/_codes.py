@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Rule
-from ...nets import HARD, Activate, Chain, Dense, Elman, Series, assemble, links, sites
+from ...nets import HARD, Activate, Chain, Dense, Elman, Series, assemble, for_loops, links, sites
 
 MOMENTUM = 0.9
 """Nesterov's momentum in the descent of a code."""
@@ -252,7 +252,7 @@ class CodeRule(Rule):
             mu: weight of the distance between a code and what the link below makes of it.
         """
         descent = self.descent(mu)
-        *hidden, output = map(straight_through, read(model))
+        *hidden, output = map(straight_through, read(for_loops(model)))
 
         def above(code: Array, /) -> Array:
             return self.loss(output.encode(code), batch.y) / mu
