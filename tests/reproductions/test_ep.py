@@ -15,6 +15,7 @@ from anyprop.reproductions import (
     _ep,
     _ep_cifar,
     _ep_conv,
+    _ep_convergent,
     _ep_mnist,
     _ep_mnist_2x500,
     _ep_mnist_3x500,
@@ -78,6 +79,12 @@ def test_the_nets_for_colour_images_have_a_rate_for_each_layer():
         params = eqx.filter(model, eqx.is_inexact_array)
         state = jax.eval_shape(_ep.by_stage(experiment.rates, experiment.optimizer).init, params)
         assert len(state.inner_states) == len(experiment.rates), name
+
+
+def test_the_cost_pulls_at_the_state_of_an_output_and_not_at_its_rate(key):
+    experiment = _ep_convergent.energy_based(5, 2, (0.1, 0.05), 1)
+    state = [jnp.full((1, 512), 0.3), jnp.full((1, 10), 2.0)]
+    np.testing.assert_array_equal(experiment.rule.accept(experiment.net(key)).output(state), state[-1])
 
 
 def test_published_settings_of_hopfield_nets_are_told_in_the_units_of_the_cost(tmp_path, monkeypatch):
