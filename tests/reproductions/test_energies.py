@@ -13,6 +13,7 @@ from anyprop.energies import GradientFlow
 from anyprop.reproductions import (
     Options,
     _boltzmann_mixing,
+    _dbm_mnist,
     _ep_devices,
     _ep_stochastic,
     _pc_mnist,
@@ -64,6 +65,21 @@ def test_likelihoods_of_boltzmann_machines_are_those_of_all_their_states(images,
 
     exact = jnp.mean(evidence(binary.split("test").y)) - jax.nn.logsumexp(evidence(every))
     assert measured["CD-1 negative log-likelihood"] == pytest.approx([-float(exact)], abs=0.05)
+
+
+def test_a_deep_machine_is_held_against_a_restricted_one_with_as_many_passes(images, tmp_path, monkeypatch):
+    for module in (_rbm_mnist, _dbm_mnist):
+        monkeypatch.setattr(module, "HIDDEN", 3)
+        monkeypatch.setattr(module, "BATCH", 20)
+    monkeypatch.setattr(_dbm_mnist, "DEEPER", 2)
+    runs = {}
+    monkeypatch.setattr(_dbm_mnist, "fit", lambda *a, name, **k: runs.setdefault(name, ap.fit(*a, name=name, **k)))
+    measured, _ = _dbm_mnist._run(_rbm_mnist.binary(images), Options(tmp_path, epochs=1, seeds=1), 50)
+    assert {claim.what for claim in _dbm_mnist.REPRODUCTION.claims} <= set(measured)
+    passes = {name: run.results["runs"][0]["epochs"][-1]["epoch"] for name, run in runs.items()}
+    assert passes == {"restricted": 3, "deep": 1}  # and one pass for each of two layers
+    (deep,), (restricted,) = (measured[f"{name} negative log-likelihood"] for name in ("deep", "restricted"))
+    assert measured["deep less restricted"] == [deep - restricted]
 
 
 def test_spins_without_couplings_forget_in_a_sweep_and_strong_couplings_do_not(key):

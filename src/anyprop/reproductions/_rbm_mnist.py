@@ -57,9 +57,13 @@ def binary(source: data.Data, seed: int = 0) -> data.Data:
 
 def machine(x: Float[np.ndarray, "examples visible"], *, key: Key[Array, ""]) -> Boltzmann:
     """A machine with small weights, and visible biases that give each pixel its mean."""
+    return Boltzmann(nets.mlp(x.shape[1], HIDDEN, output="sigmoid", init=small, key=key), bias=pixels(x))
+
+
+def pixels(x: Float[np.ndarray, "examples visible"]) -> Float[Array, " visible"]:
+    """Visible biases that give each pixel its mean."""
     mean = (x.sum(0) + 1) / (len(x) + 2)
-    chain = nets.mlp(x.shape[1], HIDDEN, output="sigmoid", init=_small, key=key)
-    return Boltzmann(chain, bias=jnp.asarray(np.log(mean / (1 - mean)), jnp.float32))
+    return jnp.asarray(np.log(mean / (1 - mean)), jnp.float32)
 
 
 def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
@@ -94,14 +98,14 @@ def _run(
     sampling: dict[str, list[dict[str, float]]] = {}
     for name, trained in comparison.runs.items():
         for seed, learner in enumerate(trained.learners):
-            likelihood, report = _likelihood(learner.model, x, x_test, temperatures, jax.random.key(seed))
-            measured.setdefault(f"{name} negative log-likelihood", []).append(-likelihood)
+            value, report = likelihood(learner.model, x, x_test, temperatures, jax.random.key(seed))
+            measured.setdefault(f"{name} negative log-likelihood", []).append(-value)
             sampling.setdefault(name, []).append(report)
     settings = {**comparison.results["settings"], "temperatures": temperatures, "chains": CHAINS}
     return measured, {"settings": settings, "annealed_importance_sampling": sampling}
 
 
-def _likelihood(
+def likelihood(
     model: Boltzmann, x: np.ndarray, x_test: Array, temperatures: int, key: Key[Array, ""]
 ) -> tuple[float, dict[str, float]]:
     """The mean log-likelihood of the test images in nats, and how sure that is."""
@@ -111,7 +115,8 @@ def _likelihood(
     return float(jnp.mean(evidence) - found.value), {name: float(value) for name, value in report.items()}
 
 
-def _small(key: Key[Array, ""], shape: tuple[int, ...]) -> Array:
+def small(key: Key[Array, ""], shape: tuple[int, ...]) -> Array:
+    """Weights from N(0, 0.01^2)."""
     return 0.01 * jax.random.normal(key, shape)
 
 
