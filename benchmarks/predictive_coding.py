@@ -147,7 +147,9 @@ def main() -> None:
     for name, value in seconds.items():
         print(f"{name:<28} {value:8.2f} s an epoch   {value / seconds['anyprop']:6.2f} x anyprop")
     if options.json:
-        options.json.write_text(json.dumps({"versions": versions(), "seconds_per_epoch": seconds}, indent=1) + "\n")
+        net = "-".join(map(str, SIZES))
+        results = {f"predictive coding, {net}, batch {BATCH}": seconds}
+        options.json.write_text(json.dumps({"versions": versions(), "seconds_per_epoch": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
