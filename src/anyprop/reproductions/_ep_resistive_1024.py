@@ -2,4 +2,4 @@
 
 from ._ep_resistive import circuit
 
-REPRODUCTION = circuit("ep-resistive-1024", 1024, gain=480.0, published=(1.57, 0.12), epochs=50, minutes=500.0)
+REPRODUCTION = circuit("ep-resistive-1024", 1024, gain=480.0, published=(1.57, 0.12), epochs=50, minutes=120.0)
