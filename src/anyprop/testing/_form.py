@@ -222,7 +222,8 @@ def _program(case: Case, rule: Rule, depth: int) -> tuple[str, list[bytes]]:
 
     program = jax.make_jaxpr(credit)(arrays, jax.random.key(1))
     constants = [*jax.tree.leaves(arrays), *program.consts]
-    return str(program), [numbers(leaf).tobytes() for leaf in constants]
+    # An array written out in a rule's code, `jnp.array([1.0, -1.0])`, may stand in the program as one of NumPy's.
+    return str(program), [numbers(jnp.asarray(leaf)).tobytes() for leaf in constants]
 
 
 @functools.cache
