@@ -3,6 +3,7 @@
 from ._activations import ACTIVATIONS, HARD, Activation, activation
 from ._builders import convnet, elman, lenet5, mlp, resnet20
 from ._chain import Chain, Elman, Residual, Series
+from ._convolution import Conv, for_loops
 from ._equinox import from_equinox
 from ._initialisers import INITIALISERS, Initialiser, initialiser
 from ._layers import layers, links
@@ -10,7 +11,6 @@ from ._spiking import SpikingNetwork
 from ._stage import (
     Activate,
     Affine,
-    Conv,
     Dense,
     Flatten,
     GlobalMean,
@@ -25,7 +25,6 @@ from ._stage import (
     affines,
     affines_above_first,
     assemble,
-    for_loops,
     local_update,
     replace_sites,
     sites,

@@ -6,8 +6,9 @@ from jaxtyping import Array, Key
 from .._checks import count
 from ._activations import Activation
 from ._chain import Chain, Elman, Residual
+from ._convolution import Conv
 from ._initialisers import Initialiser
-from ._stage import Activate, Conv, Dense, Flatten, GlobalMean, Norm, Pool
+from ._stage import Activate, Dense, Flatten, GlobalMean, Norm, Pool
 
 
 def mlp(

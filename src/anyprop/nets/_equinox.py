@@ -10,7 +10,8 @@ from jaxtyping import Array
 
 from ._activations import Activation, identity
 from ._chain import Chain
-from ._stage import Activate, Conv, Dense, Flatten, Norm, Pool, Site, Stage
+from ._convolution import Conv
+from ._stage import Activate, Dense, Flatten, Norm, Pool, Site, Stage
 
 
 def from_equinox(model: eqx.nn.Sequential, *, input_shape: tuple[int, ...]) -> Chain:

@@ -9,7 +9,6 @@ change how the layer behaves (`Wiring`) without writing any layer again.
 """
 
 import abc
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -150,146 +149,6 @@ class Dense(Affine):
     def map(self) -> Callable[..., Float[Array, "batch ..."]]:
         """(h, W, b) -> h W + b."""
         return _dense
-
-
-class _Convolution(NamedTuple):
-    """(h, W, b) -> W * h + b; a tuple of settings, so that two equal convolutions are one compiled map."""
-
-    stride: int
-    padding: str | int
-    looped: bool = False
-
-    def __call__(
-        self,
-        h: Float[Array, "batch height width in"],
-        weight: Float[Array, "rows columns in out"],
-        bias: Float[Array, " out"] | None,
-    ) -> Float[Array, "batch newheight newwidth out"]:
-        if self.as_product(h.shape, weight.shape):
-            a = self._product(h, weight)
-        elif self.looped and jax.default_backend() == "cpu":
-            a = self._products(h, weight)
-        else:
-            a = jax.lax.conv_general_dilated(
-                h,
-                weight,
-                (self.stride, self.stride),
-                self.padding if isinstance(self.padding, str) else [(self.padding, self.padding)] * 2,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-        return a if bias is None else a + bias
-
-    def as_product(self, h: tuple[int, ...], weight: tuple[int, ...]) -> bool:
-        """Whether inputs and a weight of these shapes are convolved by one matrix product.
-
-        On a CPU, XLA convolves images of few channels slowly, and inside a scan very slowly. A product with
-        the kernel's banded matrix multiplies mostly zeros, but at the full rate of a matrix product: LeNet-5
-        trains 1.6 times faster by it, and inside a scan 6.8 times (2 cores, batch 128).
-        """
-        size, _, channels, _ = weight
-        padding = {"SAME": (size - 1) // 2, "VALID": 0}.get(str(self.padding), self.padding)
-        plain = self.stride == 1 and (self.padding != "SAME" or size % 2 == 1) and isinstance(padding, int)
-        small = h[2] <= 8 * size and size * size * channels <= 256
-        return plain and small and jax.default_backend() == "cpu"
-
-    def _product(
-        self, h: Float[Array, "batch height width in"], weight: Float[Array, "rows columns in out"]
-    ) -> Float[Array, "batch newheight newwidth out"]:
-        """The convolution as (stacked rows of h) times (the band of the kernel along the width)."""
-        size, _, channels, channels_out = weight.shape
-        pad = {"SAME": (size - 1) // 2, "VALID": 0}.get(str(self.padding), self.padding)
-        assert isinstance(pad, int)
-        h = jnp.pad(h, ((0, 0), (pad, pad), (0, 0), (0, 0)))
-        batch, padded, width, _ = h.shape
-        height, width_out = padded - size + 1, width + 2 * pad - size + 1
-        # band[i, x, :, y, :] = weight[i, x - y + pad]: what input column x gives to output column y.
-        offset = jnp.arange(width)[:, None] - jnp.arange(width_out) + pad
-        inside = ((offset >= 0) & (offset < size))[None, :, :, None, None]
-        band = jnp.where(inside, weight[:, jnp.clip(offset, 0, size - 1)], 0.0).transpose(0, 1, 3, 2, 4)
-        rows = h.reshape(batch, padded, width * channels)
-        stacked = jnp.concatenate([rows[:, i : i + height] for i in range(size)], axis=-1)
-        product = stacked.reshape(batch * height, -1) @ band.reshape(-1, width_out * channels_out)
-        return product.reshape(batch, height, width_out, channels_out)
-
-    def _products(
-        self, h: Float[Array, "batch height width in"], weight: Float[Array, "rows columns in out"]
-    ) -> Float[Array, "batch newheight newwidth out"]:
-        """The convolution as a sum over the kernel's rows, each a matrix product with all of its columns.
-
-        On a CPU, XLA's own convolution loses its threads and its fast kernels inside a loop: there this is 3 times
-        as fast forward and down to the input, and 20 to 40 times with the weight's gradient. Outside it is slower.
-        """
-        size, _, _, channels_out = weight.shape
-        padding = self.padding if isinstance(self.padding, str) else [(self.padding, self.padding)] * 2
-        if isinstance(padding, str):
-            padding = jax.lax.padtype_to_pads(h.shape[1:3], (size, size), (self.stride, self.stride), padding)
-        h = jnp.pad(h, ((0, 0), *padding, (0, 0)))
-        height, width = ((n - size) // self.stride + 1 for n in h.shape[1:3])
-
-        def along(axis: int, start: int, number: int, h: Array) -> Array:
-            return jax.lax.slice_in_dim(h, start, start + (number - 1) * self.stride + 1, self.stride, axis)
-
-        columns = jnp.concatenate([along(2, j, width, h) for j in range(size)], axis=-1)
-        terms = [along(1, i, height, columns) @ weight[i].reshape(-1, channels_out) for i in range(size)]
-        return sum(terms[1:], terms[0])
-
-
-class Conv(Affine):
-    """A two-dimensional convolution, h' = f(W * h + b), on images (batch, height, width, channels).
-
-    Args:
-        channels_in: input channels.
-        channels_out: output channels.
-        size: side of the square kernel, in pixels.
-        stride: step between kernel positions, in pixels.
-        padding: `"SAME"`, `"VALID"`, or a number of zero pixels on each side.
-        activation: name or elementwise function, see `activation`.
-        bias: whether there is a bias for each channel; it starts at zero.
-        init: name or function of the weight's initialiser, see `initialiser`.
-        key: random key for the weight.
-    """
-
-    stride: int = eqx.field(static=True)
-    padding: str | int = eqx.field(static=True)
-
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        size: int,
-        *,
-        stride: int = 1,
-        padding: str | int = "SAME",
-        activation: str | Activation = "identity",
-        bias: bool = True,
-        init: str | Initialiser = "glorot-normal",
-        key: Key[Array, ""],
-    ):
-        self.init = initialiser(init)
-        self.weight = self.init(key, (size, size, channels_in, channels_out))
-        self.bias = jnp.zeros(channels_out) if bias else None
-        self.wiring = None
-        self.activation = _activation(activation)
-        self.stride = stride
-        self.padding = padding
-
-    @property
-    def map(self) -> _Convolution:
-        """(h, W, b) -> W * h + b."""
-        return _Convolution(self.stride, self.padding)
-
-
-class _LoopedConv(Conv):
-    """A convolution that is computed as is fast inside a loop."""
-
-    def __init__(self, conv: Conv):
-        for field in dataclasses.fields(Conv):
-            setattr(self, field.name, getattr(conv, field.name))
-
-    @property
-    def map(self) -> _Convolution:
-        """(h, W, b) -> W * h + b."""
-        return _Convolution(self.stride, self.padding, looped=True)
 
 
 class _Normalise(NamedTuple):
@@ -488,14 +347,6 @@ def replace_sites(model: Model, new: Sequence[PyTree]) -> Model:
     nodes, treedef = jax.tree.flatten(model, is_leaf=_is_site)
     fresh = iter(new)
     return jax.tree.unflatten(treedef, [next(fresh) if _is_site(node) else node for node in nodes])
-
-
-def for_loops(model: Model) -> Model:
-    """Return `model` with convolutions that are fast inside a compiled loop, where they are called step after step.
-
-    What they compute is the same. Take it inside the function that is differentiated: it is another tree.
-    """
-    return replace_sites(model, [_LoopedConv(site) if isinstance(site, Conv) else site for site in sites(model)])
 
 
 def wire(model: Model, wirings: Sequence[Wiring | None]) -> Model:
