@@ -44,23 +44,24 @@ def updates(rules, model, batch):
     )(learner)
 
 
-@pytest.mark.parametrize("variant", ["one-sided", "centred"])
+# The second of two nudged phases starts from a free state that the weights have left meanwhile: a gap over beta.
+@pytest.mark.parametrize(("variant", "rate"), [("one-sided", 0.01), ("centred", 1e-4)])
 @pytest.mark.parametrize("system", ["a chain", "a readout with weights of its own"])
 def test_weights_that_wait_sum_up_to_the_difference_of_phases_and_others_miss_it_by_their_rate(
-    x64, key, system, variant
+    x64, key, system, variant, rate
 ):
     net = mlp(4, 6, 3, activation="tanh", output="tanh", key=key)
     own = ReadOut(
         *(jax.random.normal(k, shape) for k, shape in zip(jax.random.split(key), [(4, 6), (6, 3)], strict=True))
     )
     two_phases = EquilibriumPropagation(0.3, variant, **PHASES)
-    rates = (0.0, 1e-4, 2e-4)
+    rates = (0.0, rate, 2 * rate)
     continual = [ContinualEquilibriumPropagation(0.3, rate, variant=variant, **PHASES) for rate in rates]
     found = updates([two_phases, *continual], net if system == "a chain" else own, examples(key))
     two, *found = map(flat, found)
     gap = [jnp.linalg.norm(update - two) / jnp.linalg.norm(two) for update in found]
     assert gap[0] < 1e-12
-    assert 1e-6 < gap[1] < 0.1
+    assert 1e-4 < gap[1] < 0.1
     assert 1.8 < gap[2] / gap[1] < 2.2
 
 

@@ -117,21 +117,20 @@ class ContinualEquilibriumPropagation(Settling):
         model: Energy = learner.model
         free = model.settle(batch.x)
         nudges = (self.beta, -self.beta) if self.variant == "centred" else (self.beta,)
+        one_step = self.phase(1)
+
+        def add(moved: PyTree, change: PyTree) -> PyTree:
+            return jax.tree.map(lambda m, d: m + d / len(nudges), moved, change)
 
         def nudged(moved: PyTree, beta: float) -> tuple[PyTree, Settled]:
             def step(now: tuple[PyTree, Settled], _: None) -> tuple[tuple[PyTree, Settled], None]:
                 moved, last = now
                 model = eqx.apply_updates(learner.model, jax.tree.map(lambda d: -self.rate * d, moved))
-                new = model.settle(batch.x, last.state, nudge=self._nudge(model, batch, beta), relaxation=one)
+                new = model.settle(batch.x, last.state, nudge=self._nudge(model, batch, beta), relaxation=one_step)
                 change = eqx.filter_grad(self._contrast)(model, last.state, new.state, batch, beta)
                 return (add(moved, change), new), None
 
-            one = self.phase(1)
-            end, _ = jax.lax.scan(step, (moved, free), length=self.nudged_steps)
-            return end
-
-        def add(moved: PyTree, change: PyTree) -> PyTree:
-            return jax.tree.map(lambda m, d: m + d / len(nudges), moved, change)
+            return jax.lax.scan(step, (moved, free), length=self.nudged_steps)[0]
 
         # With the onset of the nudge the cost joins the energy: only a readout with parameters of its own feels that.
         joined = eqx.filter_grad(lambda model: jnp.mean(self.loss(model.output(free.state), batch.y)))(model)
