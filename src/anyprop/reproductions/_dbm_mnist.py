@@ -23,7 +23,7 @@ from ..contract import Rule
 from ..energies import Boltzmann
 from ..rules.equilibrium import DeepBoltzmann, pretrain_deep_boltzmann
 from ..training import fit
-from ._rbm_mnist import BATCH, HIDDEN, RATE, RULES, TEMPERATURES, binary, likelihood, machine, pixels, small
+from ._rbm_mnist import BATCH, HIDDEN, RATE, RULES, TEMPERATURES, binary, likelihoods, machine, pixels, small
 from ._reproduction import Claim, Options, Reproduction
 
 DEEPER = 1000
@@ -55,7 +55,6 @@ def _run(
     a_layer, a_pass = -(-epochs // 6), len(x) // BATCH
 
     def train(name: str, rule: Rule, draw: Callable[..., Boltzmann], rate: float, passes: int) -> list[Boltzmann]:
-        learning = {"optimizer": "sgd", "learning_rate": f"{rate}, falling linearly to 0"}
         run = fit(
             rule,
             draw,
@@ -67,7 +66,7 @@ def _run(
             alignment=False,  # the cost of a reconstruction is not what these rules descend
             out=options.out / name,
             resume=options.resume,
-            settings=learning,
+            settings={"optimizer": "sgd", "learning_rate": f"{rate}, falling linearly to 0"},
             name=name,
         )
         return [learner.model for learner in run.learners]
@@ -82,13 +81,7 @@ def _run(
             epochs,
         ),
     }
-    measured: dict[str, list[float]] = {}
-    sampling: dict[str, list[dict[str, float]]] = {}
-    for name, models in machines.items():
-        for seed, model in enumerate(models):
-            value, report = likelihood(model, x, x_test, temperatures, jax.random.key(seed))
-            measured.setdefault(f"{name} negative log-likelihood", []).append(-value)
-            sampling.setdefault(name, []).append(report)
+    measured, sampling = likelihoods(machines, x, x_test, temperatures)
     both = zip(*(measured[f"{name} negative log-likelihood"] for name in ("deep", "restricted")), strict=True)
     measured["deep less restricted"] = [ours - theirs for ours, theirs in both]
     return measured, {"annealed_importance_sampling": sampling, "negative_log_likelihood": dict(measured)}

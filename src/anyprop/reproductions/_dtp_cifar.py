@@ -1,9 +1,9 @@
 """Difference target propagation on natural images: 3072-3x1000-10 tanh on CIFAR-10 (Lee et al. 2015).
 
 Inputs in [0, 1] without further preparation. The paper's rates for this net are not known. Here the layers' rate, and
-backprop's, are tuned on 10,000 of the images. The optimizers, the target step, the noise and the inverses' rate are
-those of the paper's deep net on MNIST (see `dtp-deep-mnist`); with its rate of the layers, 0.015, target propagation
-does not leave chance here.
+backprop's, are tuned on 10,000 of the images, ten passes each; in target propagation's, inverses and layers take turns.
+The optimizers, the target step, the noise and the inverses' rate are those of the paper's deep net on MNIST (see
+`dtp-deep-mnist`); with its rate of the layers, 0.015, target propagation does not leave chance here.
 """
 
 from collections.abc import Mapping, Sequence

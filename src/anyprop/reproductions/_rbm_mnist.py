@@ -94,18 +94,27 @@ def _run(
         resume=options.resume,
         settings={"optimizer": "sgd", "learning_rate": f"{RATE}, falling linearly to 0"},
     )
-    measured: dict[str, list[float]] = {}
-    sampling: dict[str, list[dict[str, float]]] = {}
-    for name, trained in comparison.runs.items():
-        for seed, learner in enumerate(trained.learners):
-            value, report = likelihood(learner.model, x, x_test, temperatures, jax.random.key(seed))
-            measured.setdefault(f"{name} negative log-likelihood", []).append(-value)
-            sampling.setdefault(name, []).append(report)
+    machines = {name: [learner.model for learner in run.learners] for name, run in comparison.runs.items()}
+    measured, sampling = likelihoods(machines, x, x_test, temperatures)
     settings = {**comparison.results["settings"], "temperatures": temperatures, "chains": CHAINS}
     return measured, {"settings": settings, "annealed_importance_sampling": sampling}
 
 
-def likelihood(
+def likelihoods(
+    machines: Mapping[str, Sequence[Boltzmann]], x: np.ndarray, x_test: Array, temperatures: int
+) -> tuple[dict[str, list[float]], dict[str, list[dict[str, float]]]]:
+    """`NAME negative log-likelihood` of the test images in nats, a machine a seed, and how sure that is."""
+    measured: dict[str, list[float]] = {}
+    sampling: dict[str, list[dict[str, float]]] = {}
+    for name, seeds in machines.items():
+        for seed, model in enumerate(seeds):
+            value, report = _likelihood(model, x, x_test, temperatures, jax.random.key(seed))
+            measured.setdefault(f"{name} negative log-likelihood", []).append(-value)
+            sampling.setdefault(name, []).append(report)
+    return measured, sampling
+
+
+def _likelihood(
     model: Boltzmann, x: np.ndarray, x_test: Array, temperatures: int, key: Key[Array, ""]
 ) -> tuple[float, dict[str, float]]:
     """The mean log-likelihood of the test images in nats, and how sure that is."""

@@ -1,8 +1,8 @@
 """How methods get their settings before they are compared: each on as many values and with as large a budget.
 
 A method has one setting. The best is that with the lowest validation error after ten passes over the tuning data, one
-seed. (After two, rates win with which a longer training comes apart.) Where training comes apart all the same, it
-starts anew with the next smaller setting.
+seed. (After two, rates win with which a longer training comes apart.) `at_most` is for a training that may come apart
+all the same: it starts anew with the next smaller setting.
 """
 
 import dataclasses
