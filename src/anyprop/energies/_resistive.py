@@ -19,7 +19,7 @@ too, is the lowest point of a sum of powers, in which those of lower layers weig
 
     P = sum_k A^(2 (L - k)) sum_ij 1/2 g_ij (A v_i - v_j)^2,      i in layer k - 1, j in layer k = 1 ... L
 
-Answers of both signs need no bias where each is the difference of two nodes.
+An answer may also be the difference of two nodes' voltages: it has both signs, whichever way the two lie.
 
 A nudge of beta C is a current -beta dC/do into each output node o. For the squared error that is a resistor beta to a
 source at y, and so o = (sum_j g_jo v_j + beta y) / (sum_j g_jo + beta).
@@ -62,7 +62,7 @@ class Resistive(Energy):
         relaxation: how it settles when it is called. Layer after layer, each at its exact minimum, takes a few
             sweeps. In a gradient flow every node has the time constant 1: a capacitance that is the sum of its
             conductances. A nudge of -beta must leave its output nodes a positive sum: above squared error, beta has
-            to be below the sum of each one's conductances.
+            to be below the sum of each one's conductances, and with `paired` below half of it.
         key: random key. Conductances are drawn uniformly within 1 / sqrt(nodes below) on either side of 0, and those
             below 0 left out, so that half of all pairs start unconnected, and all biases.
 
