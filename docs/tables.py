@@ -91,9 +91,8 @@ def speed() -> str:
     parts += contestants("equilibrium_propagation")
     parts.append(
         "Predictive coding with 20 inference steps: `python benchmarks/predictive_coding.py --json "
-        "benchmarks/predictive_coding.json`, with `pip install fabricpc`. On these two cores the two products of an "
-        "inference step, 64 x 300 by 300 x 300 up and down, take 0.17 ms and its hyperbolic tangents 0.03 ms: 3.7 "
-        "seconds an epoch that no implementation can save."
+        "benchmarks/predictive_coding.json`, with `pip install fabricpc`. The products alone are those of inference "
+        "between the hidden layers, which no implementation on the same library saves."
     )
     parts += contestants("predictive_coding")
     parts.append("Each rule's rate as a ratio to backprop's, same net and batch, in turns:")
