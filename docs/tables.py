@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from anyprop.reproductions import REPRODUCTIONS
+from anyprop.reproductions import REPRODUCTIONS, explanation
 from anyprop.rules import RULES
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +29,8 @@ def reproductions() -> str:
     parts = [
         "# Reproductions",
         "Each is a command; its result lies in `results/`, with the machine, the seeds and the date. "
-        "*Evidence* says where the paper's number is known from. A number that we miss is shown as missed.",
+        "*Evidence* says where the paper's number is known from. A number that we miss is shown as missed, with our "
+        "guess why.",
     ]
     for name, reproduction in REPRODUCTIONS.items():
         parts.append(f"## {name}\n\n{reproduction.title}.")
@@ -50,8 +51,7 @@ def reproductions() -> str:
                 f"{claim['seeds']} | {claim['evidence']} | {'reproduced' if claim['reproduced'] else '**missed**'} |"
             )
         parts.append("\n".join(rows))
-        if result.get("note"):
-            parts.append(result["note"])
+        parts += [text for text in (result["note"], explanation(reproduction, result)) if text]
         parts.append(
             f"`{result['command']}` on {versions['device']}, {versions['cores']} cores, JAX {versions['jax']}, "
             f"{versions['date'][:10]}."

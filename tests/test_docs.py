@@ -1,6 +1,7 @@
 """Every code block of the README and the docs is run, and generated pages are what the code says."""
 
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from anyprop.cli import main
+from anyprop.reproductions import REPRODUCTIONS, explanation
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -66,6 +68,13 @@ def test_generated_pages_are_up_to_date():
     spec.loader.exec_module(tables)
     for path, text in tables.pages().items():
         assert path.read_text() == text, f"run `python docs/tables.py`: {named(path)} is out of date"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_what_is_missed_has_a_guess_why(path):
+    result = json.loads(path.read_text())
+    missed = [claim["what"] for claim in result["claims"] if not claim["reproduced"]]
+    assert bool(missed) == bool(explanation(REPRODUCTIONS[result["name"]], result)), missed
 
 
 def test_links_between_pages_lead_somewhere():

@@ -226,6 +226,22 @@ def test_reproduce(run, tmp_path, monkeypatch):
     assert seen[-1].resume
 
 
+def test_reproduce_says_what_is_missed_and_why(run, monkeypatch):
+    """Our own guess comes first; without one, a training cut short is the likeliest; what is reproduced needs none."""
+
+    def reproduced(value, guess, line):
+        claim = Claim("test error", value, "%", 0.3, "paper")
+        measured = {"test error": [2.0]}, {}
+        fake = Reproduction("tiny", "A tiny one", (), (claim,), 2, 1, 1.0, lambda options: measured, guess)
+        monkeypatch.setitem(ap.cli._reproduce.REPRODUCTIONS, "tiny", fake)
+        return run(f"reproduce run tiny --out r --resume {line}").out
+
+    assert "Our guess why: The rate." in reproduced(1.0, "The rate.", "--epochs 1")
+    assert "Our guess why: The training was cut short." in reproduced(1.0, "", "--epochs 1")
+    assert "guess" not in reproduced(1.0, "", "")
+    assert "guess" not in reproduced(2.0, "The rate.", "--epochs 1")
+
+
 def test_an_interrupt_says_how_to_go_on(run, monkeypatch, capsys):
     del run  # only for the folder and the data
 

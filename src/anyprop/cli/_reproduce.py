@@ -10,7 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 from .._checks import choose, count
 from .._files import writable_folder, write_json
-from ..reproductions import REPRODUCTIONS, Options, outcome
+from ..reproductions import REPRODUCTIONS, Options, explanation, outcome
 from ._cache import cache_compilations
 from ._console import say, stdout
 
@@ -64,6 +64,8 @@ class Run:
         result = outcome(reproduction, Options(out, self.epochs, self.seeds, self.resume))
         write_json(out / "result.json", result)
         stdout().print(_table(result["claims"]))
+        if why := explanation(reproduction, result):
+            stdout().print(why)
         say(f"result: {out / 'result.json'}")
         return 0
 

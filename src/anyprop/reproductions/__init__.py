@@ -45,7 +45,7 @@ from . import (
     _rbm_mnist,
     _stdp_signature,
 )
-from ._reproduction import Claim, Options, Reproduction, outcome
+from ._reproduction import Claim, Options, Reproduction, explanation, outcome
 
 REPRODUCTIONS: dict[str, Reproduction] = {
     module.REPRODUCTION.name: module.REPRODUCTION
@@ -93,4 +93,4 @@ REPRODUCTIONS: dict[str, Reproduction] = {
 }
 """Every reproduction, by its name on the command line."""
 
-__all__ = ["REPRODUCTIONS", "Claim", "Options", "Reproduction", "outcome"]
+__all__ = ["REPRODUCTIONS", "Claim", "Options", "Reproduction", "explanation", "outcome"]

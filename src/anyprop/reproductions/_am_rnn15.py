@@ -51,4 +51,8 @@ REPRODUCTION = Reproduction(
     seeds=3,
     minutes=60.0,
     run=run,
+    guess=(
+        "Codes do not carry an error through 28 time steps in the few steps that they take. How many the "
+        "published ones take, and how strongly they are held, is not known."
+    ),
 )

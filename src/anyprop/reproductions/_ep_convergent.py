@@ -68,6 +68,7 @@ def nets_of(
         seeds=3,
         minutes=minutes,
         run=run,
+        guess="The initial weights and the signs of the nudge are not known from the paper.",
     )
     return reproduction
 

@@ -212,4 +212,5 @@ REPRODUCTION = Reproduction(
     seeds=3,
     minutes=15.0,
     run=run,
+    guess="A network trained without noise bears this much of it: the difference is of a few test images.",
 )

@@ -140,4 +140,9 @@ REPRODUCTION = Reproduction(
     seeds=1,
     minutes=60.0,
     run=run,
+    guess=(
+        "Of the generative model, neither noise nor optimizer nor the units of the ways down are published. In "
+        "the classifier what explains x moves the hidden activities long after the answers fit, so that they "
+        "learn to reconstruct rather than to tell classes apart."
+    ),
 )

@@ -181,4 +181,5 @@ REPRODUCTION = Reproduction(
     seeds=3,
     minutes=10.0,
     run=run,
+    guess="The error of weight perturbation still falls in the last epochs; the bound is our own.",
 )

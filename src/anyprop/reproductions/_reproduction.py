@@ -62,6 +62,7 @@ class Reproduction:
         seeds: number of seeds at full size.
         minutes: how long it takes at full size on two processor cores.
         run: runs it and returns measured values, a list over seeds for each claim's `what`, and details.
+        guess: why claims are missed, as we think, where a shorter training is not all there is to it.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Reproduction:
     seeds: int
     minutes: float
     run: Callable[[Options], tuple[Mapping[str, Sequence[float]], dict[str, Any]]]
+    guess: str = ""
 
 
 def outcome(reproduction: Reproduction, options: Options) -> dict[str, Any]:
@@ -100,6 +102,14 @@ def reduction(reproduction: Reproduction, options: Options) -> str:
         if asked is not None and asked != full
     ]
     return f"Not run at full size: {' and '.join(less)}." if less else ""
+
+
+def explanation(reproduction: Reproduction, result: Mapping[str, Any]) -> str:
+    """Why claims of a result are missed, as we think; nothing if none is, or if we cannot guess."""
+    shorter = "The training was cut short." if "epochs" in result["note"] else ""
+    guess = reproduction.guess or shorter
+    missed = not all(claim["reproduced"] for claim in result["claims"])
+    return f"Our guess why: {guess}" if missed and guess else ""
 
 
 def command(name: str, options: Options) -> str:
