@@ -227,7 +227,7 @@ def test_reproduce(run, tmp_path, monkeypatch):
 
 
 def test_reproduce_says_what_is_missed_and_why(run, monkeypatch):
-    """Our own guess comes first; without one, a training cut short is the likeliest; what is reproduced needs none."""
+    """A training cut short comes before our own guess; what is reproduced needs neither."""
 
     def reproduced(value, guess, line):
         claim = Claim("test error", value, "%", 0.3, "paper")
@@ -236,7 +236,8 @@ def test_reproduce_says_what_is_missed_and_why(run, monkeypatch):
         monkeypatch.setitem(ap.cli._reproduce.REPRODUCTIONS, "tiny", fake)
         return run(f"reproduce run tiny --out r --resume {line}").out
 
-    assert "Our guess why: The rate." in reproduced(1.0, "The rate.", "--epochs 1")
+    assert "Our guess why: The rate." in reproduced(1.0, "The rate.", "")
+    assert "Our guess why: The training was cut short. The rate." in reproduced(1.0, "The rate.", "--epochs 1")
     assert "Our guess why: The training was cut short." in reproduced(1.0, "", "--epochs 1")
     assert "guess" not in reproduced(1.0, "", "")
     assert "guess" not in reproduced(2.0, "The rate.", "--epochs 1")

@@ -41,5 +41,5 @@ REPRODUCTION = Reproduction(
     seeds=3,
     minutes=300.0,
     run=run,
-    guess="The training was cut short, and rates are tuned for the error after ten passes, not for that in the first.",
+    guess="Rates are tuned for the error after ten passes, not for that within the first.",
 )

@@ -62,7 +62,7 @@ class Reproduction:
         seeds: number of seeds at full size.
         minutes: how long it takes at full size on two processor cores.
         run: runs it and returns measured values, a list over seeds for each claim's `what`, and details.
-        guess: why claims are missed, as we think, where a shorter training is not all there is to it.
+        guess: why claims are missed, as we think, besides a training cut short.
     """
 
     name: str
@@ -107,9 +107,9 @@ def reduction(reproduction: Reproduction, options: Options) -> str:
 def explanation(reproduction: Reproduction, result: Mapping[str, Any]) -> str:
     """Why claims of a result are missed, as we think; nothing if none is, or if we cannot guess."""
     shorter = "The training was cut short." if "epochs" in result["note"] else ""
-    guess = reproduction.guess or shorter
+    reasons = [reason for reason in (shorter, reproduction.guess) if reason]
     missed = not all(claim["reproduced"] for claim in result["claims"])
-    return f"Our guess why: {guess}" if missed and guess else ""
+    return f"Our guess why: {' '.join(reasons)}" if missed and reasons else ""
 
 
 def command(name: str, options: Options) -> str:
