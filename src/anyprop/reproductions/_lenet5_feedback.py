@@ -65,4 +65,5 @@ REPRODUCTION = Reproduction(
     seeds=3,
     minutes=420.0,
     run=run,
+    guess="The published rate is not known; ours is one for all rules, and looks too high for feedback alignment.",
 )

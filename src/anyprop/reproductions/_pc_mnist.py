@@ -55,4 +55,8 @@ REPRODUCTION = Reproduction(
     seeds=3,
     minutes=90.0,
     run=run,
+    guess=(
+        "The steps of inference become too long for weights that have grown: it ends further from rest in the epochs "
+        "in which the error jumps."
+    ),
 )
