@@ -52,7 +52,8 @@ class PredictiveCoding(Rule):
         output: `"clamped"`, the answer stands in the output layer's place; or `"nudged"`, the output layer has a state
             of unit variance, on which the cost pulls.
         steps: inference steps, at most. An error needs a step for each layer on its way down.
-        step_size: gamma of each step, in units of the units' time constant, above 0.
+        step_size: gamma of each step, in units of the units' time constant, above 0. Inference oscillates with more
+            than 2 over the energy's largest curvature, which grows with the weights: watch `inference_residual`.
         tolerance: inference ends early for an example once none of its units moves faster than this; 0 or more. At 0
             all steps are taken.
         loss: the cost C, by name or as a `Loss`.
