@@ -69,7 +69,7 @@ def anyprop_epoch(rule: ap.Rule) -> Epoch:
 
 def products_epoch() -> Epoch:
     """The products between the hidden layers that the inference of an epoch takes."""
-    weight = 0.01 * jax.random.normal(jax.random.key(0), (SIZES[1], SIZES[2]))
+    weight = jax.nn.initializers.orthogonal()(jax.random.key(0), (SIZES[1], SIZES[2]))  # so that nothing dies out
     below = jax.random.normal(jax.random.key(1), (BATCH, SIZES[1]))
 
     @jax.jit
