@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from anyprop.contract import Batch, exact_gradient
-from anyprop.energies import Feedforward, GradientFlow
+from anyprop.energies import BacktrackingFlow, Feedforward
 from anyprop.losses import SquaredError
 from anyprop.nets import Activate, Chain, Dense, Flatten, Norm, Residual, convnet, mlp
 from anyprop.rules.equilibrium import EquilibriumPropagation
@@ -97,4 +97,4 @@ def test_what_no_error_passes_is_refused(key):
         Feedforward(Chain([Dense(4, 5, key=key), Activate("step"), Dense(5, 3, key=key)]))
     with pytest.raises(TypeError, match="at least one dense"):
         Feedforward(Chain([Flatten()], input_shape=(2, 2)))
-    assert Feedforward(mlp(4, 3, key=key)).relaxation == GradientFlow(20, 0.1)
+    assert Feedforward(mlp(4, 3, key=key)).relaxation == BacktrackingFlow(20, 0.1)

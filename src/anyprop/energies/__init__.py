@@ -1,5 +1,6 @@
 """Energies: systems that answer by settling to a minimum, and the relaxations that take them there."""
 
+from ._backtracking import BacktrackingFlow
 from ._boltzmann import Boltzmann
 from ._boltzmann_machine import BoltzmannMachine, log_partition
 from ._continuation import continuation
@@ -26,6 +27,7 @@ from ._weak_feedback import WeakFeedback
 from ._writing import write_conductances
 
 __all__ = [
+    "BacktrackingFlow",
     "Binary",
     "Boltzmann",
     "BoltzmannMachine",

@@ -19,9 +19,10 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from .._checks import positive
 from ..nets import HARD, Activate, Activation, Chain, Residual, Series, Site, Stage, affines, for_loops, links
+from ._backtracking import BacktrackingFlow
 from ._energy import Energy, Nudge
 from ._reading import Reading
-from ._relaxation import GradientFlow, Relaxation, Settled
+from ._relaxation import Relaxation, Settled
 
 Activity = Float[Array, "batch ..."]
 
@@ -50,7 +51,7 @@ class Feedforward(Reading, Energy):
 
     chain: Chain
     variances: float | tuple[float, ...] = eqx.field(default=1.0, static=True, kw_only=True)
-    relaxation: Relaxation = eqx.field(default_factory=lambda: GradientFlow(20, 0.1), kw_only=True)
+    relaxation: Relaxation = eqx.field(default_factory=lambda: BacktrackingFlow(20, 0.1), kw_only=True)
 
     def __check_init__(self):
         """Refuse what no error passes, and variances that fit no layer."""

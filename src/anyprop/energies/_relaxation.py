@@ -117,7 +117,7 @@ class Iteration(Relaxation):
             state, steps, residual = now
             moved = step(state)
             new = moved, steps + 1, speeds(state, moved, self.duration)
-            return _choose(fastest(residual) > self.tolerance, new, now)
+            return either(fastest(residual) > self.tolerance, new, now)
 
         def unsettled(now: Progress) -> Bool[Array, ""]:
             _, steps, residual = now
@@ -277,6 +277,6 @@ def fastest(speeds: Speeds) -> Float[Array, " batch"]:
 
 
 @jax.vmap
-def _choose(first: Bool[Array, ""], one: PyTree, other: PyTree) -> PyTree:
+def either(first: Bool[Array, ""], one: PyTree, other: PyTree) -> PyTree:
     """Of each example, `one` where `first`, else `other`."""
     return jax.tree.map(lambda a, b: jnp.where(first, a, b), one, other)

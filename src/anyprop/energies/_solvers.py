@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import gmres
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from .._checks import count, positive
 from ._relaxation import Dynamics, GradientFlow, Relaxation, Settled, State, fastest, settled, speeds
@@ -47,21 +47,13 @@ class Solver(Relaxation):
     def __call__(self, dynamics: Dynamics, start: State, *, key: Key[Array, ""] | None = None) -> Settled:
         """Relax a batch of systems; there is no noise, so the key goes unused."""
         del key
-        begin, unflatten = ravel_pytree(start)
-
-        def target(state: State) -> State:
-            return dynamics.project(jax.tree.map(jnp.add, state, dynamics.velocity(state)))
-
-        def pull(s: Vector) -> Vector:
-            return ravel_pytree(target(unflatten(s)))[0] - s
 
         def relax(pull: Pull, s: Vector) -> tuple[Vector, Float[Array, ""]]:
             s, steps = self.solve(pull, s)
             return s, steps.astype(s.dtype)  # as floats: custom_root takes no integers here
 
-        end, steps = jax.lax.custom_root(pull, begin, relax, _linear, has_aux=True)
-        state = unflatten(end)
-        still = speeds(state, target(state))
+        state, steps = implicit(dynamics, start, relax)
+        still = speeds(state, target(dynamics, state))
         return settled(state, jnp.full_like(fastest(still), steps, int), still, self.tolerance)
 
 
@@ -147,6 +139,24 @@ class Flow(Solver):
             throw=False,
         )
         return found.ys[-1], found.stats["num_steps"]
+
+
+def target(dynamics: Dynamics, state: State) -> State:
+    """P(s + ds/dt), which is s at rest."""
+    return dynamics.project(jax.tree.map(jnp.add, state, dynamics.velocity(state)))
+
+
+def implicit(
+    dynamics: Dynamics, start: State, relax: Callable[[Pull, Vector], tuple[Vector, PyTree]]
+) -> tuple[State, PyTree]:
+    """What `relax` finds from a start, and what it tells besides, with the derivatives of a state at rest."""
+    begin, unflatten = ravel_pytree(start)
+
+    def pull(s: Vector) -> Vector:
+        return ravel_pytree(target(dynamics, unflatten(s)))[0] - s
+
+    end, told = jax.lax.custom_root(pull, begin, relax, _linear, has_aux=True)
+    return unflatten(end), told
 
 
 def _linear(operator: Callable[[Vector], Vector], right: Vector) -> Vector:

@@ -2,7 +2,7 @@
 
 The output is clamped, with variance 1; 20 inference steps, which do not converge; Adam, batches of 20. Published is a
 validation error of 1.7 to 1.8 %, as of a network of the same size trained by backprop, and no training error. Not
-known, and chosen here: the rate, the step size, the number of epochs, and the initial weights.
+known, and chosen here: the rate, the first step's size, the number of epochs, and the initial weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,8 +55,4 @@ REPRODUCTION = Reproduction(
     seeds=3,
     minutes=90.0,
     run=run,
-    guess=(
-        "The steps of inference become too long for weights that have grown: it ends further from rest in the epochs "
-        "in which the error jumps."
-    ),
 )

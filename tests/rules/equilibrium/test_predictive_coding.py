@@ -134,8 +134,16 @@ def test_an_inference_step_multiplies_twice_by_each_weight_above_the_first(key, 
 
     assert len(bodies) == 1
     assert inside(bodies[0]).count(" dot(") == 4
-    # The free pass; c_2 and c_3 at the end of inference; the weights' updates.
-    assert text.count(" dot(") == 4 + 3 + 2 + 3
+    # The free pass; the first step's way down; c_2 and c_3 at the end of inference; the weights' updates.
+    assert text.count(" dot(") == 4 + 3 + 2 + 2 + 3
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_step_too_long_for_the_weights_is_cut(x64, key, output):
+    large = jax.tree.map(lambda w: 2.0 * w, net(key))
+    short, long = (PredictiveCoding(1.0, output, 6000, gamma) for gamma in (0.05, 3.0))
+    found, expected = updates([long, short], large, examples(key))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, expected)
 
 
 @pytest.mark.parametrize(

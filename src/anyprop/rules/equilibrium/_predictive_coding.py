@@ -4,7 +4,8 @@
     free     s_k = c_k, a forward pass: E = 0, so no free phase is needed to compare with
     nudged   F = E + beta C(s_L, y)
     clamped  F = sum_{k<L} 1/2 ||e_k||^2 + beta C(c_L, y)
-    infer    s_k <- s_k + gamma (-e_k + rho'(s_k) W_{k+1}^T e_{k+1}),   steps times, from the free state
+    infer    s_k <- s_k + gamma (-e_k + rho'(s_k) W_{k+1}^T e_{k+1}),   steps times, from the free state;
+             gamma is halved where a step goes too far     (`energies.BacktrackingFlow`)
     learn    dF/dW_k / beta = -e_k rho(s_{k-1})^T / beta
 
 Clamping is what a nudge of infinite strength does to an output unit of variance 1 / beta: for squared error
@@ -24,7 +25,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Card, Credit, Learner, Needs, Rule
-from ...energies import Feedforward, GradientFlow, State
+from ...energies import BacktrackingFlow, Feedforward, State
 from ...losses import Loss, SquaredError, as_loss
 from ...nets import Chain
 from ._rule import report
@@ -52,8 +53,9 @@ class PredictiveCoding(Rule):
         output: `"clamped"`, the answer stands in the output layer's place; or `"nudged"`, the output layer has a state
             of unit variance, on which the cost pulls.
         steps: inference steps, at most. An error needs a step for each layer on its way down.
-        step_size: gamma of each step, in units of the units' time constant, above 0. Inference oscillates with more
-            than 2 over the energy's largest curvature, which grows with the weights: watch `inference_residual`.
+        step_size: gamma of the first step, in units of the units' time constant, above 0. It is halved for an example
+            whose step raises the energy: a step can be no longer than 2 over the energy's curvature, which grows with
+            the weights.
         tolerance: inference ends early for an example once none of its units moves faster than this; 0 or more. At 0
             all steps are taken.
         loss: the cost C, by name or as a `Loss`.
@@ -101,7 +103,7 @@ class PredictiveCoding(Rule):
             TypeError: it is neither a chain nor `energies.Feedforward`; the message says what to pass instead.
         """
         model = super().accept(model)
-        inference = GradientFlow(self.steps, self.step_size, self.tolerance)
+        inference = BacktrackingFlow(self.steps, self.step_size, self.tolerance)
         if isinstance(model, Chain):
             return Feedforward(model, relaxation=inference)
         if isinstance(model, Feedforward):
