@@ -98,4 +98,4 @@ def _each(numbers: Float[Array, " batch"], of: Array) -> Array:
 def _dot(one: State, other: State) -> Float[Array, " batch"]:
     """The inner product of each example."""
     products = jax.tree.map(lambda a, b: jnp.sum(a * b, axis=tuple(range(1, a.ndim))), one, other)
-    return sum(jax.tree.leaves(products))
+    return jax.tree.reduce(jnp.add, products)
