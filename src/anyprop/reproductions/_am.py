@@ -25,10 +25,9 @@ from ..rules.auxiliary import (
     OfflineAlternatingMinimization,
 )
 from ..rules.exact import Backprop
-from ..training import Comparison, compare
 from ..training._program import Program, describe
-from ._reproduction import Options, Reproduction, final_errors
-from ._tuning import Method, at_most, tuned
+from ._reproduction import Options, Reproduction
+from ._tuning import Method, train, tuned
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 """Settings to try of a method that has a rate."""
@@ -133,33 +132,10 @@ def study(
         The last test error by method, in %, and the error of the first pass, in %, over seeds; and details.
     """
     best = tuned(methods, net, tuning, batch_size, options)
-    measured: dict[str, list[float]] = {}
-    details: dict[str, Any] = {"settings": best, "curves": {}, "training": {}, "first_pass": {}}
-    for name, method in methods.items():
-
-        def train(setting: float, name: str = name, method: Method = method) -> Comparison:
-            size = len(data.train) if method.whole else batch_size
-            return compare(
-                {name: method.rule(setting)},
-                net,
-                data,
-                optimizer=method.optimizer(setting, len(data.train) // size),
-                epochs=epochs,
-                batch_size=size,
-                seeds=seeds,
-                alignment=False,
-                out=options.out / f"{name}-{setting:g}",
-                resume=options.resume,
-                settings={"learning_rate": setting},
-            )
-
-        best[name], comparison = at_most(method, best[name], train)
-        errors, found = final_errors(comparison)
-        measured |= errors
-        details["curves"] |= found["curves"]
-        details["training"][name] = found["settings"]
+    measured, details = train(methods, best, net, data, options, epochs=epochs, seeds=seeds, batch_size=batch_size)
+    used = details["settings"]
     watched = {name: m for name, m in methods.items() if not m.whole}
-    passes = {name: first_pass(m, best[name], net, data, batch_size, seeds) for name, m in watched.items()}
+    passes = {name: first_pass(m, used[name], net, data, batch_size, seeds) for name, m in watched.items()}
     for name, errors in passes.items():
         measured[f"{name} error in the first pass"] = [100 * float(e) for e in errors.mean(axis=1)]
     details["first_pass"] = {name: np.round(e.mean(axis=0), 5).tolist() for name, e in passes.items()}

@@ -1,7 +1,8 @@
 """Feedback rules on a convolutional net: LeNet-5 on MNIST (the settings of the BioTorch benchmark).
 
-Gradient descent with momentum 0.9 and weight decay 1e-3, batches of 64, 100 epochs, the rate divided by ten
-after half and after three quarters of them. BioTorch's rate is not on record here; 0.01 is ours, for all rules.
+Gradient descent with momentum 0.9 and weight decay 1e-3, batches of 64, 100 epochs, the rate divided by ten after half
+and after three quarters of them. BioTorch's rates are not on record here: each rule's is tuned on 10,000 of the images,
+ten passes at each of the same five values.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,13 @@ from .. import data, nets
 from ..contract import Rule
 from ..rules.exact import Backprop
 from ..rules.feedback import DirectFeedbackAlignment, FeedbackAlignment, SignSymmetry
-from ..training import compare
-from ._reproduction import Claim, Options, Reproduction, final_errors
+from ._reproduction import Claim, Options, Reproduction
+from ._tuning import Method, train, tuned
 
-BATCH, RATE = 64, 0.01
+BATCH = 64
+TRIED = (1e-3, 3e-3, 1e-2, 3e-2, 0.1)
+"""Rates to try."""
+
 RULES: dict[str, Rule] = {
     "backprop": Backprop(),
     "feedback-alignment": FeedbackAlignment(),
@@ -28,25 +32,34 @@ RULES: dict[str, Rule] = {
 }
 
 
+def methods(epochs: int) -> dict[str, Method]:
+    """The rules, with a rate that falls within so many epochs."""
+
+    def optimizer(rate: float, steps: int) -> optax.GradientTransformation:
+        falling = optax.piecewise_constant_schedule(rate, {epochs * steps // 2: 0.1, 3 * epochs * steps // 4: 0.1})
+        return optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(falling, momentum=0.9))
+
+    return {name: Method(lambda rate, rule=rule: rule, optimizer, TRIED) for name, rule in RULES.items()}
+
+
 def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
-    """Train all six rules; the errors are those of the last epoch."""
-    mnist = data.load("mnist")
+    """Tune and train all six rules; the errors are those of the last epoch."""
+    net = partial(nets.lenet5, activation="relu", pool="max", init="he-normal")
+    tuning = data.load("mnist", validation=10_000, train_size=10_000)
+    # Over all epochs the rate first falls after more passes than tuning has: it is tuned as it starts.
+    best = tuned(methods(REPRODUCTION.epochs), net, tuning, BATCH, options)
     epochs = options.epochs or REPRODUCTION.epochs
-    steps = epochs * (len(mnist.train) // BATCH)
-    rate = optax.piecewise_constant_schedule(RATE, {steps // 2: 0.1, 3 * steps // 4: 0.1})
-    comparison = compare(
-        RULES,
-        partial(nets.lenet5, activation="relu", pool="max", init="he-normal"),
-        mnist,
-        optimizer=optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(rate, momentum=0.9)),
+    return train(
+        methods(epochs),
+        best,
+        net,
+        data.load("mnist"),
+        options,
         epochs=epochs,
-        batch_size=BATCH,
         seeds=options.seeds or REPRODUCTION.seeds,
-        out=options.out,
-        resume=options.resume,
-        settings={"optimizer": "sgd, momentum 0.9, weight decay 1e-3", "learning_rate": RATE},
+        batch_size=BATCH,
+        alignment=True,
     )
-    return final_errors(comparison)
 
 
 REPRODUCTION = Reproduction(
@@ -63,7 +76,6 @@ REPRODUCTION = Reproduction(
     ),
     epochs=100,
     seeds=3,
-    minutes=420.0,
+    minutes=450.0,
     run=run,
-    guess="The published rate is not known; ours is one for all rules, and looks too high for feedback alignment.",
 )

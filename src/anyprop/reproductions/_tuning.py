@@ -8,7 +8,7 @@ all the same: it starts anew with the next smaller setting.
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import optax
 
@@ -16,8 +16,8 @@ from .._files import write_json
 from ..contract import Rule
 from ..data import Data
 from ..nets import Chain
-from ..training import Diverged, fit
-from ._reproduction import Options
+from ..training import Comparison, Diverged, compare, fit
+from ._reproduction import Options, final_errors
 
 Trained = TypeVar("Trained")
 
@@ -77,6 +77,63 @@ def tune(method: Method, net: Callable[..., Chain], tuning: Data, batch_size: in
         return run.records[-1]["validation_error"]
 
     return min(method.grid, key=error)
+
+
+def train(
+    methods: Mapping[str, Method],
+    settings: Mapping[str, float],
+    net: Callable[..., Chain],
+    data: Data,
+    options: Options,
+    *,
+    epochs: int,
+    seeds: int,
+    batch_size: int,
+    alignment: bool = False,
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Train every method at its setting, or at the next smaller one with which the loss stays finite.
+
+    Args:
+        methods: by name.
+        settings: the best of each method.
+        net: of a `key`, builds the network.
+        data: what to train and test on.
+        options: of the command line; a run is written below `options.out`.
+        epochs: passes over the data.
+        seeds: number of seeds.
+        batch_size: examples of a step, for methods that do not take all of them.
+        alignment: whether to measure angles to the gradient.
+
+    Returns:
+        The last test error by method, in %, over seeds; and details: the `settings` that it was trained at, the
+        `curves`, and what else is known of its `training`.
+    """
+    measured: dict[str, list[float]] = {}
+    details: dict[str, Any] = {"settings": {}, "curves": {}, "training": {}}
+    for name, method in methods.items():
+
+        def run(setting: float, name: str = name, method: Method = method) -> Comparison:
+            size = len(data.train) if method.whole else batch_size
+            return compare(
+                {name: method.rule(setting)},
+                net,
+                data,
+                optimizer=method.optimizer(setting, len(data.train) // size),
+                epochs=epochs,
+                batch_size=size,
+                seeds=seeds,
+                alignment=alignment,
+                out=options.out / f"{name}-{setting:g}",
+                resume=options.resume,
+                settings={"learning_rate": setting},
+            )
+
+        details["settings"][name], comparison = at_most(method, settings[name], run)
+        errors, found = final_errors(comparison)
+        measured |= errors
+        details["curves"] |= found["curves"]
+        details["training"][name] = found["settings"]
+    return measured, details
 
 
 def at_most(method: Method, setting: float, train: Callable[[float], Trained]) -> tuple[float, Trained]:
