@@ -27,7 +27,7 @@ from ..rules.auxiliary import (
 from ..rules.exact import Backprop
 from ..training._program import Program, describe
 from ._reproduction import Options, Reproduction
-from ._tuning import Method, train, tuned
+from ._tuning import Method, summary, train, tuned
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 """Settings to try of a method that has a rate."""
@@ -132,10 +132,10 @@ def study(
         The last test error by method, in %, and the error of the first pass, in %, over seeds; and details.
     """
     best = tuned(methods, net, tuning, batch_size, options)
-    measured, details = train(methods, best, net, data, options, epochs=epochs, seeds=seeds, batch_size=batch_size)
-    used = details["settings"]
+    trained = train(methods, best, net, data, options, epochs=epochs, seeds=seeds, batch_size=batch_size)
+    measured, details = summary(trained)
     watched = {name: m for name, m in methods.items() if not m.whole}
-    passes = {name: first_pass(m, used[name], net, data, batch_size, seeds) for name, m in watched.items()}
+    passes = {name: first_pass(m, trained[name][0], net, data, batch_size, seeds) for name, m in watched.items()}
     for name, errors in passes.items():
         measured[f"{name} error in the first pass"] = [100 * float(e) for e in errors.mean(axis=1)]
     details["first_pass"] = {name: np.round(e.mean(axis=0), 5).tolist() for name, e in passes.items()}

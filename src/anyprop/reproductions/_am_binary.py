@@ -18,11 +18,10 @@ from jaxtyping import Array, Key
 from .. import data, nets
 from ..rules.perturbation import StraightThrough
 from ..rules.targets import DiscreteTargetPropagation
-from ..training import compare
 from ._am import PUBLISHED, RATES, halving
 from ._dtp_discrete import discrete
-from ._reproduction import Claim, Options, Reproduction, final_errors
-from ._tuning import Method, tune
+from ._reproduction import Claim, Options, Reproduction
+from ._tuning import Method, summary, train, tuned
 
 METHODS: dict[str, Method] = {
     "am-adam": Method(lambda rate: dataclasses.replace(PUBLISHED, code_steps=10), halving(optax.adam), RATES),
@@ -42,29 +41,25 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
     """Train the three, and count the epochs."""
     mnist = data.load("mnist", standardise=True)
     tuning = data.load("mnist", standardise=True, validation=10_000, train_size=10_000)
-    measured: dict[str, Sequence[float]] = {}
-    details: dict[str, Any] = {"settings": {}, "curves": {}}
-    errors: dict[str, list[list[float]]] = {}
+    trained = {}
     for name, method in METHODS.items():
         net = hard if name == "straight-through" else discrete
-        rate = tune(method, net, tuning, BATCH)
-        comparison = compare(
-            {name: method.rule(rate)},
+        only, apart = {name: method}, dataclasses.replace(options, out=options.out / name)
+        trained |= train(
+            only,
+            tuned(only, net, tuning, BATCH, apart),
             net,
             mnist,
-            optimizer=method.optimizer(rate, len(mnist.train) // BATCH),
+            apart,
             epochs=options.epochs or REPRODUCTION.epochs,
-            batch_size=BATCH,
             seeds=options.seeds or REPRODUCTION.seeds,
-            alignment=False,
-            out=options.out / name,
-            resume=options.resume,
-            settings={"optimizer": "adam", "learning_rate": rate},
+            batch_size=BATCH,
         )
-        found, more = final_errors(comparison)
-        measured |= found
-        details["settings"][name], details["curves"][name] = more["settings"], more["curves"][name]
-        errors[name] = [[epoch["test_error"] for epoch in run["epochs"]] for run in comparison.results["runs"]]
+    measured, details = summary(trained)
+    errors = {
+        name: [[epoch["test_error"] for epoch in run["epochs"]] for run in comparison.results["runs"]]
+        for name, (_, comparison) in trained.items()
+    }
     common = [max(min(errors[name][seed]) for name in METHODS) for seed in range(len(errors["dtp"]))]
     reached = {
         name: [next(i for i, e in enumerate(curve) if e <= to) for curve, to in zip(curves, common, strict=True)]

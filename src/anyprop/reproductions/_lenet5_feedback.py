@@ -16,7 +16,7 @@ from ..contract import Rule
 from ..rules.exact import Backprop
 from ..rules.feedback import DirectFeedbackAlignment, FeedbackAlignment, SignSymmetry
 from ._reproduction import Claim, Options, Reproduction
-from ._tuning import Method, train, tuned
+from ._tuning import Method, summary, train, tuned
 
 BATCH = 64
 TRIED = (1e-3, 3e-3, 1e-2, 3e-2, 0.1)
@@ -49,7 +49,7 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
     # Over all epochs the rate first falls after more passes than tuning has: it is tuned as it starts.
     best = tuned(methods(REPRODUCTION.epochs), net, tuning, BATCH, options)
     epochs = options.epochs or REPRODUCTION.epochs
-    return train(
+    trained = train(
         methods(epochs),
         best,
         net,
@@ -60,6 +60,7 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
         batch_size=BATCH,
         alignment=True,
     )
+    return summary(trained)
 
 
 REPRODUCTION = Reproduction(

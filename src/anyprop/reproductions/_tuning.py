@@ -90,7 +90,7 @@ def train(
     seeds: int,
     batch_size: int,
     alignment: bool = False,
-) -> tuple[dict[str, list[float]], dict[str, Any]]:
+) -> dict[str, tuple[float, Comparison]]:
     """Train every method at its setting, or at the next smaller one with which the loss stays finite.
 
     Args:
@@ -105,11 +105,9 @@ def train(
         alignment: whether to measure angles to the gradient.
 
     Returns:
-        The last test error by method, in %, over seeds; and details: the `settings` that it was trained at, the
-        `curves`, and what else is known of its `training`.
+        Of every method the setting that it was trained at, and its runs.
     """
-    measured: dict[str, list[float]] = {}
-    details: dict[str, Any] = {"settings": {}, "curves": {}, "training": {}}
+    trained = {}
     for name, method in methods.items():
 
         def run(setting: float, name: str = name, method: Method = method) -> Comparison:
@@ -128,9 +126,18 @@ def train(
                 settings={"learning_rate": setting},
             )
 
-        details["settings"][name], comparison = at_most(method, settings[name], run)
+        trained[name] = at_most(method, settings[name], run)
+    return trained
+
+
+def summary(trained: Mapping[str, tuple[float, Comparison]]) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Last test errors by method, in %, over seeds; and details: settings, curves, and the settings of `compare`."""
+    measured: dict[str, list[float]] = {}
+    details: dict[str, Any] = {"settings": {}, "curves": {}, "training": {}}
+    for name, (setting, comparison) in trained.items():
         errors, found = final_errors(comparison)
         measured |= errors
+        details["settings"][name] = setting
         details["curves"] |= found["curves"]
         details["training"][name] = found["settings"]
     return measured, details
