@@ -40,7 +40,7 @@ def test_no_step_in_a_quadratic_well_raises_the_energy(x64, key):
 
     found = energies(starts)
     assert np.all(np.diff(found, axis=0) <= 0)
-    # Four steps are only tried; the fifth, of 1 / 16, takes the fast unit 1 - 30 / 16 as far as it was, past its rest.
+    # Four steps are only tried. The fifth, of 1 / 16, takes the fast unit past its rest, to 14 / 16 of its distance.
     np.testing.assert_array_equal(found[4], found[0])
     assert np.all(found[5] < found[0])
 

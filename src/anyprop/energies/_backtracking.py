@@ -28,7 +28,8 @@ class BacktrackingFlow(Relaxation):
 
     Use it where weights grow in training: a step that is short enough at first can become too long, and
     `GradientFlow` then overshoots, oscillates or diverges. A step that was cut stays cut for the rest of the call. It
-    costs one velocity more than `GradientFlow` of as many steps. Its derivatives are those of a state at rest.
+    costs one velocity more than `GradientFlow` of as many steps, and an inner product a step, in which it looks at the
+    state and the velocity once more. Its derivatives are those of a state at rest.
 
     Args:
         steps: steps at most, those included that are tried and not kept; a positive number.
@@ -73,6 +74,11 @@ class BacktrackingFlow(Relaxation):
         def unsettled(now: Progress) -> Bool[Array, " batch"]:
             return (fastest(still(now)) > self.tolerance) & (now[-1] < self.steps)
 
+        def advance(pair: tuple[Bool[Array, " batch"], Progress]) -> tuple[Bool[Array, " batch"], Progress]:
+            going, now = pair
+            now = either(going, attempt(now), now)
+            return unsettled(now), now
+
         def relax(pull: Pull, s: Vector) -> tuple[Vector, tuple[Array, Speeds]]:
             del pull
             begin = unflatten(s)
@@ -81,9 +87,7 @@ class BacktrackingFlow(Relaxation):
             if not self.tolerance:  # to look for rest after every step takes time
                 now = jax.lax.fori_loop(0, self.steps, lambda _, now: attempt(now), now)
             else:
-                now = jax.lax.while_loop(
-                    lambda now: jnp.any(unsettled(now)), lambda now: either(unsettled(now), attempt(now), now), now
-                )
+                _, now = jax.lax.while_loop(lambda pair: jnp.any(pair[0]), advance, (unsettled(now), now))
             return ravel_pytree(now[0])[0], (now[-1], still(now))
 
         state, (steps, residual) = implicit(dynamics, start, relax)
