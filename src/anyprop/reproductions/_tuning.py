@@ -41,6 +41,10 @@ class Method:
     grid: tuple[float, ...]
     whole: bool = False
 
+    def examples(self, data: Data, batch_size: int) -> int:
+        """How many examples a step takes."""
+        return len(data.train) if self.whole else batch_size
+
 
 def tuned(
     methods: Mapping[str, Method], net: Callable[..., Chain], tuning: Data, batch_size: int, options: Options
@@ -60,7 +64,7 @@ def tune(method: Method, net: Callable[..., Chain], tuning: Data, batch_size: in
     """The setting with the lowest validation error after `TUNED` passes."""
 
     def error(setting: float) -> float:
-        size = len(tuning.train) if method.whole else batch_size
+        size = method.examples(tuning, batch_size)
         try:
             run = fit(
                 method.rule(setting),
@@ -111,7 +115,7 @@ def train(
     for name, method in methods.items():
 
         def run(setting: float, name: str = name, method: Method = method) -> Comparison:
-            size = len(data.train) if method.whole else batch_size
+            size = method.examples(data, batch_size)
             return compare(
                 {name: method.rule(setting)},
                 net,
@@ -143,13 +147,13 @@ def summary(trained: Mapping[str, tuple[float, Comparison]]) -> tuple[dict[str, 
     return measured, details
 
 
-def at_most(method: Method, setting: float, train: Callable[[float], Trained]) -> tuple[float, Trained]:
+def at_most(method: Method, setting: float, run: Callable[[float], Trained]) -> tuple[float, Trained]:
     """Train at a setting or, where the loss becomes infinite, at the next smaller one that was tried, and so on."""
     settings = sorted(each for each in method.grid if each <= setting)
     while True:
         setting = settings.pop()
         try:
-            return setting, train(setting)
+            return setting, run(setting)
         except Diverged:
             if not settings:
                 raise
