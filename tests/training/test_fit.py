@@ -118,6 +118,19 @@ def test_a_checkpoint_of_other_settings_is_refused(change, named, tmp_path):
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [partial(optax.cosine_decay_schedule, 0.1), lambda end: optax.piecewise_constant_schedule(0.1, {end: 0.1})],
+    ids=["cosine", "drop"],
+)
+def test_a_checkpoint_of_another_schedule_is_refused_though_both_begin_alike(schedule, tmp_path):
+    train = partial(quick, ap.Backprop(), build, blobs(), out=tmp_path)
+    train(epochs=1, optimizer=optax.adam(schedule(50_000)))
+    with pytest.raises(CheckpointError, match="another optimizer"):
+        train(epochs=2, optimizer=optax.adam(schedule(200_000)), resume=True)
+    train(epochs=2, optimizer=optax.adam(schedule(50_000)), resume=True)
+
+
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     quick(ap.Backprop(), build, blobs(), epochs=1, out=tmp_path)
     path = tmp_path / "checkpoint.safetensors"

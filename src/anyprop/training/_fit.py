@@ -467,15 +467,25 @@ def _describe(model: PyTree) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", eqx.tree_pformat(model, short_arrays=True))
 
 
-def _behaviour(optimizer: optax.GradientTransformation, learner: Learner) -> list[float]:
-    """What tells one optimizer from another: how far its first three updates go.
+def _behaviour(optimizer: optax.GradientTransformation, learner: Learner) -> list[str]:
+    """What tells one optimizer from another: how far its first three updates go, and later ones.
 
-    An Optax optimizer is a pair of functions and cannot be compared or printed, so it is tried.
+    An Optax optimizer is a pair of functions and cannot be compared or printed, so it is tried. For the later updates
+    the counters in its state are set forward: two schedules that begin alike are not the same. As text, because a NaN
+    is not equal to itself.
     """
     params = learner.params
     gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.1), params)
     state, distances = optimizer.init(params), []
-    for _ in range(3):
-        updates, state = optimizer.update(gradient, state, params)
-        distances.append(float(f"{float(optax.tree.norm(updates)):.5g}"))
+    for late in [None] * 3 + [2**power for power in range(2, 21)]:
+        at = state if late is None else jax.tree.map(functools.partial(_forward, step=late), state)
+        updates, after = optimizer.update(gradient, at, params)
+        state = after if late is None else state
+        distances.append(f"{float(optax.tree.norm(updates)):.5g}")
     return distances
+
+
+def _forward(leaf: Any, step: int) -> Any:
+    """`step` in place of a counter, which is what a single integer in an optimizer's state is; others as they are."""
+    counter = isinstance(leaf, jax.Array) and leaf.ndim == 0 and jnp.issubdtype(leaf.dtype, jnp.integer)
+    return jnp.asarray(step).astype(leaf.dtype) if counter else leaf
