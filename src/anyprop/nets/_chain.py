@@ -65,7 +65,7 @@ class Chain(Series):
         h = self._example()
         for i, stage in enumerate(self.stages):
             try:
-                h = jax.eval_shape(stage, h)
+                h = _shape_after(stage, h)
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     f"stages[{i}] ({type(stage).__name__}) does not take activities of shape {h.shape[1:]}; "
@@ -75,12 +75,17 @@ class Chain(Series):
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one example's output, without the batch axis."""
-        return jax.eval_shape(self, self._example()).shape[1:]
+        return _shape_after(self, self._example()).shape[1:]
 
     def _example(self) -> jax.ShapeDtypeStruct:
         """Shape and type of a batch of one, in the precision of the weights."""
         dtype = jnp.result_type(*([site.weight for site in sites(self.stages)] or [float]))
         return jax.ShapeDtypeStruct((1, *self.input_shape), dtype)
+
+
+def _shape_after(stage: Stage, h: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Shape and type of what a stage returns. JAX is given a plain function: of any other it prints every field."""
+    return jax.eval_shape(lambda h: stage(h), h)
 
 
 class Residual(Stage):

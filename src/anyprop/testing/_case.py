@@ -179,13 +179,15 @@ def small_elman(key: Key[Array, ""], depth: int) -> Chain:
 
 def blobs(key: Key[Array, ""], model: PyTree) -> Batch:
     """Inputs in one cloud for each class, shaped as `model` takes them."""
-    if not (hasattr(model, "input_shape") and hasattr(model, "output_shape")):
+    outputs = getattr(model, "output_shape", None)  # once: a chain works it out anew each time
+    if outputs is None or not hasattr(model, "input_shape"):
         raise TypeError(
             f"a {type(model).__name__} does not tell the shape of its input; pass batch=(key, model) -> Batch"
         )
-    y = jnp.arange(EXAMPLES) % model.output_shape[-1]
+    classes = outputs[-1]
+    y = jnp.arange(EXAMPLES) % classes
     key_centre, key_noise = jax.random.split(key)
-    centres = jax.random.normal(key_centre, (model.output_shape[-1], *model.input_shape))
+    centres = jax.random.normal(key_centre, (classes, *model.input_shape))
     x = centres[y] + 0.3 * jax.random.normal(key_noise, (EXAMPLES, *model.input_shape))
     return Batch(x, y, jnp.arange(EXAMPLES))
 
