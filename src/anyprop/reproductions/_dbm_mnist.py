@@ -100,7 +100,7 @@ REPRODUCTION = Reproduction(
     minutes=120.0,
     run=run,
     guess=(
-        "The rate of the deep machine was chosen, not tuned. The figure of the restricted one rests on few of the "
-        "chains that estimate it, and may be too good."
+        "The rate of the deep machine was chosen, not tuned. Both figures rest on few of the chains that estimate "
+        "them, and may be too good."
     ),
 )
