@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -60,16 +61,34 @@ def test_a_method_that_comes_apart_is_trained_at_the_next_smaller_setting():
 
     def train(setting):
         tried.append(setting)
-        if setting > limit:
+        if setting > finite:
             raise ap.training.Diverged("the loss became nan")
-        return "done"
+        return setting
 
-    limit = 0.1
-    assert _tuning.at_most(method, 0.3, train) == (0.1, "done")
-    assert tried == [0.3, 0.1]
-    limit = 0.0
+    def worse(trained):
+        return trained > falling
+
+    finite, falling = 0.3, 0.1
+    assert _tuning.at_most(method, 1.0, train, worse) == (0.1, 0.1)
+    assert tried == [1.0, 0.3, 0.1]
+    falling = 0.0
+    assert _tuning.at_most(method, 0.3, train, worse) == (0.1, 0.1)
+    finite = 0.0
     with pytest.raises(ap.training.Diverged):
-        _tuning.at_most(method, 1.0, train)
+        _tuning.at_most(method, 1.0, train, worse)
+
+
+def test_a_training_comes_apart_whose_loss_ends_above_that_of_its_first_pass(clouds):
+    class Climb(ap.Backprop):
+        """Backprop that goes uphill."""
+
+        def credit(self, learner, batch, *, key):
+            credit = super().credit(learner, batch, key=key)
+            return dataclasses.replace(credit, grads=jax.tree.map(lambda g: -g, credit.grads))
+
+    train = partial(ap.compare, net=NET, data=ap.data.load(clouds), optimizer=optax.sgd(0.01), epochs=3, batch_size=20)
+    assert not _tuning.rises(train([ap.Backprop()], seeds=2))
+    assert _tuning.rises(train({"climb": Climb()}, seeds=2))
 
 
 def test_rates_are_halved_by_passes():

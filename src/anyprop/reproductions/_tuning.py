@@ -2,7 +2,7 @@
 
 A method has one setting. The best is that with the lowest validation error after ten passes over the tuning data, one
 seed. (After two, rates win with which a longer training comes apart.) `at_most` is for a training that may come apart
-all the same: it starts anew with the next smaller setting.
+all the same, its loss infinite or at last higher than in the first pass: it starts anew with the next smaller setting.
 """
 
 import dataclasses
@@ -95,7 +95,7 @@ def train(
     batch_size: int,
     alignment: bool = False,
 ) -> dict[str, tuple[float, Comparison]]:
-    """Train every method at its setting, or at the next smaller one with which the loss stays finite.
+    """Train every method at its setting, or at the next smaller one with which it does not come apart.
 
     Args:
         methods: by name.
@@ -130,7 +130,7 @@ def train(
                 settings={"learning_rate": setting},
             )
 
-        trained[name] = at_most(method, settings[name], run)
+        trained[name] = at_most(method, settings[name], run, rises)
     return trained
 
 
@@ -147,13 +147,38 @@ def summary(trained: Mapping[str, tuple[float, Comparison]]) -> tuple[dict[str, 
     return measured, details
 
 
-def at_most(method: Method, setting: float, run: Callable[[float], Trained]) -> tuple[float, Trained]:
-    """Train at a setting or, where the loss becomes infinite, at the next smaller one that was tried, and so on."""
+def at_most(
+    method: Method, setting: float, run: Callable[[float], Trained], worse: Callable[[Trained], bool]
+) -> tuple[float, Trained]:
+    """Train at a setting or, where that comes apart, at the next smaller one that was tried, and so on.
+
+    Args:
+        method: whose settings.
+        setting: the first to train at.
+        run: trains at a setting; `Diverged` if the loss becomes infinite.
+        worse: whether a training has come apart though its loss is finite. At the smallest setting it counts all the
+            same.
+
+    Returns:
+        The setting that was trained at, and what `run` returned.
+
+    Raises:
+        Diverged: the loss becomes infinite even at the smallest setting.
+    """
     settings = sorted(each for each in method.grid if each <= setting)
     while True:
         setting = settings.pop()
         try:
-            return setting, run(setting)
+            trained = run(setting)
         except Diverged:
             if not settings:
                 raise
+        else:
+            if not (settings and worse(trained)):
+                return setting, trained
+
+
+def rises(comparison: Comparison) -> bool:
+    """Whether any seed's training loss is higher in the last pass than in the first."""
+    losses = [[epoch["train_loss"] for epoch in run["epochs"]] for run in comparison.results["runs"]]
+    return any(each[-1] > each[0] for each in losses)
