@@ -41,7 +41,7 @@ REPRODUCTION = Reproduction(
     ),
     epochs=50,
     seeds=3,
-    minutes=60.0,
+    minutes=180.0,
     run=run,
     guess="Rates are tuned for the error after ten passes, not for that within the first.",
 )
