@@ -77,6 +77,15 @@ def test_what_is_missed_has_a_guess_why(path):
     assert bool(missed) == bool(explanation(REPRODUCTIONS[result["name"]], result)), missed
 
 
+@pytest.mark.parametrize("width", [100, 500])
+def test_the_table_of_alternating_minimisation_is_its_result(width):
+    curves = json.loads((ROOT / "results" / "am-mnist.json").read_text())["details"][f"2x{width}"]["curves"]
+    names = ("am-adam", "am-sgd", "am-mem", "adam", "sgd", "offline-am", "mac", "admm")
+    errors = [f"{100 * curves[name][-1]['test_error']:#.3g}" for name in names]
+    row = f"| 784-{width}-{width}-10 | {' | '.join(errors)} |"
+    assert row in (ROOT / "docs" / "families" / "auxiliary.md").read_text().splitlines()
+
+
 def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
