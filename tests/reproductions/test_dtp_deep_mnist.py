@@ -54,6 +54,7 @@ def test_cifar_is_reported_as_accuracy_at_rates_that_are_tuned(tmp_path, monkeyp
         "backprop test accuracy": [54.0],
     }
     assert set(measured) == {claim.what for claim in _dtp_cifar.REPRODUCTION.claims}
-    *_, trained_on, rates = given
+    *_, trained_on, methods, rates = given
     assert trained_on == {}  # no image is held out any more
-    assert rates == {"layers": 2, "backprop": 2, "inverses": _dtp_deep_mnist.RATES["inverses"]}
+    assert methods is _dtp_cifar.METHODS
+    assert rates == {"difference-target-propagation": 2, "backprop": 2}

@@ -11,26 +11,18 @@ from functools import partial
 from typing import Any
 
 from .. import data, nets
-from ..rules.exact import Backprop
-from ._dtp import optimizer, rmsprop
-from ._dtp_deep_mnist import BATCH, RATES, TARGETS, against_backprop
+from ._dtp_deep_mnist import BATCH, RATES, against_backprop, methods
 from ._reproduction import Claim, Options, Reproduction
-from ._tuning import Method, tuned
+from ._tuning import tuned
 
-TRIED = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""Rates to try."""
-
-METHODS = {
-    "layers": Method(lambda rate: TARGETS, lambda rate, steps: optimizer(rate, RATES["inverses"], steps), TRIED),
-    "backprop": Method(lambda rate: Backprop(), lambda rate, steps: rmsprop(rate), TRIED),
-}
+METHODS = methods(dict.fromkeys(RATES, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)))
 
 
 def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
     """Train both rules on all 50,000 images; the accuracies are those of the last epoch."""
     net = partial(nets.mlp, 3072, *[1000] * 3, 10, activation="tanh", init="orthogonal")
     rates = tuned(METHODS, net, data.load("cifar10", validation=10_000, train_size=10_000), BATCH, options)
-    errors, details = against_backprop(REPRODUCTION, options, net, data.load("cifar10"), RATES | rates)
+    errors, details = against_backprop(REPRODUCTION, options, net, data.load("cifar10"), METHODS, rates)
     accuracies = {what.replace("error", "accuracy"): [100 - error for error in each] for what, each in errors.items()}
     return accuracies, details
 

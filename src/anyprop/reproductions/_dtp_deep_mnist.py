@@ -12,32 +12,53 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from jaxtyping import PyTree
-
 from .. import data, nets, report
 from ..data import Data
+from ..nets import Chain
 from ..rules.exact import Backprop
 from ..rules.targets import DifferenceTargetPropagation
-from ..training import compare
 from ._dtp import optimizer, rmsprop
-from ._reproduction import Claim, Options, Reproduction, final_errors
+from ._reproduction import Claim, Options, Reproduction
+from ._tuning import Method, summary, train
 
 TARGETS = DifferenceTargetPropagation(target_step=0.327736332653, noise=0.359829566008)
-RATES = {"layers": 0.0148893490317, "inverses": 0.00501149118237, "backprop": 0.000804436870084}
+INVERSES = 0.00501149118237
+"""Learning rate of the inverses."""
+RATES = {"difference-target-propagation": 0.0148893490317, "backprop": 0.000804436870084}
+"""Learning rates of the layers."""
 BATCH = 100
+
+
+def methods(tried: Mapping[str, tuple[float, ...]]) -> dict[str, Method]:
+    """Both rules.
+
+    Args:
+        tried: the learning rates of the layers that are tried, by rule.
+    """
+    return {
+        "difference-target-propagation": Method(
+            lambda rate: TARGETS,
+            lambda rate, steps: optimizer(rate, INVERSES, steps),
+            tried["difference-target-propagation"],
+            passes=2,
+        ),
+        "backprop": Method(lambda rate: Backprop(), lambda rate, steps: rmsprop(rate), tried["backprop"]),
+    }
 
 
 def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
     """Train both rules."""
     net = partial(nets.mlp, 784, *[240] * 7, 10, activation="tanh", init="orthogonal")
-    return against_backprop(REPRODUCTION, options, net, data.load("mnist", validation=10_000), RATES)
+    published = methods({name: (rate,) for name, rate in RATES.items()})
+    return against_backprop(REPRODUCTION, options, net, data.load("mnist", validation=10_000), published, RATES)
 
 
 def against_backprop(
     reproduction: Reproduction,
     options: Options,
-    net: Callable[..., PyTree],
+    net: Callable[..., Chain],
     data: Data,
+    methods: Mapping[str, Method],
     rates: Mapping[str, float],
 ) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]]:
     """Train a network by difference target propagation and by backprop; return the last test errors, and curves.
@@ -47,39 +68,20 @@ def against_backprop(
         options: what the command line asks for.
         net: a function of a `key` that builds the network.
         data: the data.
-        rates: learning rates of the `layers`, the `inverses`, and `backprop`.
+        methods: both rules.
+        rates: learning rate of each.
 
     Returns:
         Test errors in %, by rule; and, by rule, the curves of errors, which for difference target propagation
         count passes over the data, two an epoch.
     """
-    epochs, turn = options.epochs or reproduction.epochs, len(data.train) // BATCH
-    contestants = (
-        (TARGETS, 2 * epochs, optimizer(rates["layers"], rates["inverses"], turn)),
-        (Backprop(), epochs, rmsprop(rates["backprop"])),
-    )
-    measured: dict[str, Sequence[float]] = {}
-    details: dict[str, Any] = {"settings": {}, "curves": {}}
-    for rule, passes, learning in contestants:
-        comparison = compare(
-            [rule],
-            net,
-            data,
-            optimizer=learning,
-            epochs=passes,
-            batch_size=BATCH,
-            seeds=options.seeds or reproduction.seeds,
-            out=options.out / rule.card.family,
-            resume=options.resume,
-            settings={"optimizer": "rmsprop", "learning_rate": rates},
-        )
-        errors, found = final_errors(comparison)
-        ((name, finished),) = comparison.runs.items()
-        records = zip(*(each["epochs"] for each in finished.results["runs"]), strict=True)
-        for point, epoch in zip(found["curves"][name], records, strict=True):
+    epochs, seeds = options.epochs or reproduction.epochs, options.seeds or reproduction.seeds
+    trained = train(methods, rates, net, data, options, epochs=epochs, seeds=seeds, batch_size=BATCH, alignment=True)
+    measured, details = summary(trained)
+    for name, (_, comparison) in trained.items():
+        records = zip(*(run["epochs"] for run in comparison.results["runs"]), strict=True)
+        for point, epoch in zip(details["curves"][name], records, strict=True):
             point["train_error"] = fmean(record["train_error"] for record in epoch)
-        measured |= errors
-        details["settings"][name], details["curves"][name] = found["settings"], found["curves"][name]
     draw(details["curves"], epochs, options.out / "curves.png")
     return measured, details
 

@@ -34,12 +34,14 @@ class Method:
         optimizer: (setting, steps a pass) -> optimizer.
         grid: settings to try, one apart from the next by the same factor.
         whole: whether a step takes the whole training set.
+        passes: passes over the data that it calls an epoch.
     """
 
     rule: Callable[[float], Rule]
     optimizer: Callable[[float, int], optax.GradientTransformation]
     grid: tuple[float, ...]
     whole: bool = False
+    passes: int = 1
 
     def examples(self, data: Data, batch_size: int) -> int:
         """How many examples a step takes."""
@@ -103,7 +105,7 @@ def train(
         net: of a `key`, builds the network.
         data: what to train and test on.
         options: of the command line; a run is written below `options.out`.
-        epochs: passes over the data.
+        epochs: passes over the data, or for a method that makes several of them an epoch, so many times as many.
         seeds: number of seeds.
         batch_size: examples of a step, for methods that do not take all of them.
         alignment: whether to measure angles to the gradient.
@@ -121,7 +123,7 @@ def train(
                 net,
                 data,
                 optimizer=method.optimizer(setting, len(data.train) // size),
-                epochs=epochs,
+                epochs=method.passes * epochs,
                 batch_size=size,
                 seeds=seeds,
                 alignment=alignment,
