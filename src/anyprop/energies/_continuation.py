@@ -83,6 +83,9 @@ def _apply(equation: JaxprEqn, operands: list[Any]) -> list[Any]:
     name, settings = equation.primitive.name, dict(equation.params)
 
     def bind(operands: Sequence[Any]) -> list[Any]:
+        if name == "scatter-add":  # as an operation it carries its addition along, as a program of real numbers
+            kept = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+            return [jax.lax.scatter_add(*operands, **{setting: settings[setting] for setting in kept})]
         results = equation.primitive.bind(*operands, **settings)
         return list(results) if equation.primitive.multiple_results else [results]
 

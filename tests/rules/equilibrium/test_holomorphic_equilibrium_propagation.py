@@ -153,8 +153,16 @@ def test_what_is_not_analytic_is_refused_before_it_trains(model, loss, key):
     HolomorphicEquilibriumPropagation(points=2, loss=loss).init(model, key=key)
 
 
-def test_a_smooth_convolutional_network_is_taken(key):
-    HolomorphicEquilibriumPropagation(loss="cross-entropy").init(images(Pool("mean", 2)), key=key)
+def test_a_smooth_convolutional_network_gets_the_gradient_too(x64, key):
+    rule = HolomorphicEquilibriumPropagation(0.05, 4, loss="cross-entropy", **SETTLED)
+    learner = rule.init(images(Pool("mean", 2)), key=key)
+    batch = Batch(jax.random.normal(key, (2, 4, 4, 1)), jnp.asarray([0, 2]))
+
+    @eqx.filter_jit
+    def both(learner):
+        return rule.credit(learner, batch, key=key).grads, exact_gradient(rule.loss, learner.model, batch)[2]
+
+    assert error(*both(learner)) < 1e-5
 
 
 @pytest.mark.parametrize("bad", [{"radius": 0.0}, {"points": 1}, {"noise": -0.1}, {"nudged_steps": 0}])
