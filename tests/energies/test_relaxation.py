@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anyprop.energies import Convergent, Dynamics, FixedPoint, GradientFlow, Hopfield, Sweeps
+from anyprop.energies import Convergent, Dynamics, FixedPoint, GradientFlow, Hopfield, Initialized, Sweeps
+from anyprop.losses import SquaredError
 from anyprop.nets import Chain, Conv, Dense, Flatten, mlp
 
 
@@ -179,6 +180,26 @@ def test_no_sweep_raises_the_energy(x64, key):
     _, energies = jax.lax.scan(sweep, [s + 0.9 for s in model.start(x)], length=8)
     assert np.all(np.diff(energies, axis=0) <= 1e-12)
     assert np.all(energies[-1] < energies[0] - 0.01)
+
+
+@pytest.mark.parametrize("beta", [-2.0, 0.5, 2.0])
+def test_no_sweep_raises_the_energy_of_a_nudged_and_tethered_hopfield_network(x64, key, beta):
+    chain = mlp(4, 7, 6, 3, activation="hard-sigmoid", output="hard-sigmoid", key=key)
+    model = Initialized(Hopfield(chain), tether=1.5)
+    x, y = jax.random.uniform(key, (5, 4)), jax.random.uniform(jax.random.key(1), (5, 3))
+
+    def nudge(state):
+        return beta * SquaredError()(model.output(state), y)
+
+    def sweep(state, _):
+        return model.settle(x, state, nudge=nudge, relaxation=Sweeps(1)).state, model.energy(state, x) + nudge(state)
+
+    _, energies = jax.lax.scan(sweep, [jnp.full_like(s, 0.9) for s in model.start(x)], length=8)
+    assert np.all(np.diff(energies, axis=0) <= 1e-12)
+    assert np.all(energies[-1] < energies[0] - 0.01)
+    if beta > 0:
+        ends = [model.settle(x, nudge=nudge, relaxation=way).state for way in (Sweeps(60), GradientFlow(2000, 0.2))]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), *ends)
 
 
 def test_units_without_a_closed_form_are_refused_by_name(key):

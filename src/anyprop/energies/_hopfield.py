@@ -66,14 +66,22 @@ class Hopfield(Layered):
         return [s if activation in RANGES else activation(s) for activation, s in units]
 
     def dynamics(self, x: Activity, nudge: Nudge | None = None) -> Dynamics:
-        """Return the projected gradient flow, and the rest of each unit where it is known."""
+        """Return the projected gradient flow, and the rest of each unit where it is known.
+
+        Args:
+            x: the clamped input.
+            nudge: what is added to the energy; default: nothing. A unit's answer is exact to one that is a sum of
+                quadratic functions of single units, as squared error and the tether of `Initialized` are.
+        """
         flow = super().dynamics(x, nudge)
         if not all(activation in RANGES for activation in self.activations):
             return flow
 
         def answer(state: PyTree) -> PyTree:
-            drive = jax.tree.map(jnp.add, state, flow.velocity(state))
-            return self.project(drive)
+            curvatures = jax.tree.map(jnp.ones_like, state)
+            if nudge is not None:
+                curvatures = jax.tree.map(jnp.add, curvatures, _bend(nudge, state))
+            return self.project(jax.tree.map(lambda s, v, c: s + v / c, state, flow.velocity(state), curvatures))
 
         return flow._replace(answer=answer)
 
@@ -85,3 +93,14 @@ class Hopfield(Layered):
     def output(self, state: PyTree) -> Activity:
         """Return rho(s_L)."""
         return self.rates(state)[-1]
+
+
+def _bend(nudge: Nudge, state: PyTree) -> PyTree:
+    """The nudge's second derivative with respect to each unit, for a sum of functions of single units.
+
+    It is kept above -1: where a nudge outdoes the unit's own curvature, there is no rest but at the end of the range
+    that lies downhill.
+    """
+    slope = jax.grad(lambda state: jnp.sum(nudge(state)))
+    _, bend = jax.jvp(slope, (state,), (jax.tree.map(jnp.ones_like, state),))
+    return jax.tree.map(lambda b: jnp.maximum(b, jnp.finfo(b.dtype).eps - 1), bend)

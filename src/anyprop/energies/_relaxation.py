@@ -219,8 +219,10 @@ class FixedPoint(Iteration):
 class Sweeps(Iteration):
     """Exact coordinate descent: one array of the state after another goes to its rest, given the others.
 
-    Of a layered system, a step is a sweep from the first layer to the last. No sweep raises an energy, so it always
-    converges where an energy has a lowest point.
+    Of a layered system, a step is a sweep from the first layer to the last. Where units answer with their exact rest,
+    no sweep raises the energy, so it always converges where that has a lowest point: in a `Resistive` or `Hopfield`
+    network, under a nudge too if that is quadratic in single units, as squared error is. A unit of a `Convergent`
+    network answers a nudge by its slope where the unit stands, so strong ones need the gradient flow.
 
     Args:
         steps: sweeps at most, a positive number.
