@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import anyprop as ap
-from anyprop.reproductions import Options, _tuning
+from anyprop.reproductions import Options, _am_binary, _tuning
 from anyprop.reproductions import _am as am
 
 
@@ -99,3 +99,7 @@ def test_rates_are_halved_by_passes():
         steps.append(float(update[0]))
     assert steps[am.HALVED * 10 - 1] == pytest.approx(-0.4)
     assert steps[am.HALVED * 10] == pytest.approx(-0.2)
+
+
+def test_epochs_until_an_error_are_counted_from_one():
+    assert [_am_binary.epochs_until([0.3, 0.2, 0.25, 0.1], error) for error in (0.4, 0.2, 0.15)] == [1, 2, 4]
