@@ -80,6 +80,13 @@ def test_the_weights_of_coordinate_descent_are_the_proximal_minimum(x64):
     np.testing.assert_allclose(twice.weight, new.weight, rtol=1e-10)
 
 
+def test_coordinate_descent_on_many_inputs_that_depend_on_each_other_stays_finite_in_single_precision():
+    site = Dense(60, 3, key=jax.random.key(0))
+    a = random(200, 5, seed=1) @ random(5, 60, seed=2)
+    new = ADMM(solver="bcd", proximal=0.01)._weights(site, a, site(a), 60_000)
+    np.testing.assert_allclose(new(a), site(a), atol=0.01 * float(jnp.abs(site(a)).max()))
+
+
 @pytest.mark.parametrize("solver", ["admm", "bcd"])
 def test_the_activities_are_a_numeric_minimum(x64, solver):
     rule = ADMM(solver=solver, gamma=2.0, beta=0.7, proximal=0.7)

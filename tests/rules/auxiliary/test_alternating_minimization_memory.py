@@ -95,6 +95,16 @@ def test_weights_from_silent_units_stay(key, solver):
     assert jnp.all(jnp.any(jnp.abs(jnp.delete(sites(grads)[0].weight, 2, axis=0)) > 1e-5, axis=1))
 
 
+def test_a_long_memory_of_inputs_that_depend_on_each_other_is_solved_in_single_precision(key):
+    """Five of sixty directions: what the rounding of a large sum hides, a ridge of 1e-3 does not restore."""
+    one, two, three = jax.random.split(key, 3)
+    a = jax.random.normal(one, (200, 5)) @ jax.random.normal(two, (5, 60))
+    wanted = jax.random.normal(three, (60, 3))
+    A = 1000 * a.T @ a / len(a)
+    found = Moments(A, A @ wanted).near(jnp.zeros((60, 3)), 1e-3).solve()
+    np.testing.assert_allclose(a @ found, a @ wanted, atol=0.01 * float(jnp.abs(a @ wanted).max()))
+
+
 def test_memory_is_a_sum_that_forgets(x64):
     model = mlp(4, 5, 3, key=jax.random.key(0))
     batches = [examples(jax.random.key(seed), model) for seed in range(2)]

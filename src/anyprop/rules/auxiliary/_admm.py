@@ -42,6 +42,7 @@ from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from ...losses import Hinge, Loss, SquaredError, as_loss, targets
 from ...nets import ACTIVATIONS, Activation, Affine, Chain, Dense, activation, affines, assemble
 from .._rows import count_examples, put_rows, row_index, take_rows
+from ._codes import above_rounding
 
 Solver = Literal["admm", "bcd"]
 Start = Literal["normal", "forward"]
@@ -238,7 +239,7 @@ class ADMM(Rule):
         if self.solver == "admm":
             pull, old = self.ridge * jnp.trace(square), jnp.zeros_like(old)
         else:
-            pull = self._pull / (self.beta * examples)
+            pull = jnp.maximum(self._pull / (self.beta * examples), above_rounding(square))
         solution = cho_solve(cho_factor(square + pull * jnp.eye(len(square))), product + pull * old)
         weight, bias = (solution, None) if site.bias is None else (solution[:-1], solution[-1])
         return eqx.tree_at(lambda s: (s.weight, s.bias), site, (weight, bias), is_leaf=lambda leaf: leaf is None)

@@ -45,8 +45,9 @@ class AlternatingMinimizationMemory(LeastSquaresRule):
             layer reads), or `"solve"` for the exact solution.
         passes: passes of `"columns"` over all columns, each batch.
         forgetting: f, share of the memory that each batch displaces, at least 0 and below 1.
-        ridge: weight of ||W - W_old||^2 in a layer's problem, in units of the batch's mean square activity. It
-            keeps the problem well-posed, and weights from silent units as they are.
+        ridge: weight of ||W - W_old||^2 in a layer's problem, in units of an activity squared, against the sum of
+            all batches' means. It keeps weights from silent units as they are. Where the sum has grown so large that
+            rounding would hide it, more is taken.
         output_rate: step size of the output layer.
         mu: weight of the distance between a code and what the layer below makes of it. The smaller, the
             further the codes follow the cost.

@@ -300,12 +300,18 @@ class Moments(NamedTuple):
         return self.B - self.A @ weight
 
     def near(self, weight: Float[Array, "in out"], ridge: float) -> "Moments":
-        """Return the moments of the problem with ridge ||W - weight||^2 added."""
+        """Return the moments of the problem with ridge ||W - weight||^2 added, or more where rounding hides that."""
+        ridge = jnp.maximum(ridge, above_rounding(self.A))
         return Moments(self.A + ridge * jnp.eye(len(self.A), dtype=self.A.dtype), self.B + ridge * weight)
 
     def solve(self) -> Float[Array, "in out"]:
         """Return A^-1 B."""
         return jax.scipy.linalg.solve(self.A, self.B, assume_a="pos")
+
+
+def above_rounding(square: Float[Array, "in in"]) -> Float[Array, ""]:
+    """The least that has to be added to the diagonal of a^T a so that it can be solved with as it is stored."""
+    return 10 * jnp.finfo(square.dtype).eps * jnp.trace(square)
 
 
 class LeastSquaresRule(CodeRule):
