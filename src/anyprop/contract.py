@@ -130,6 +130,7 @@ class Card:
         phases: forward or backward passes over the network for one update.
         derivatives: whether it needs the derivatives of the activations.
         limit: the case in which its update is known exactly.
+        whole_step: whether its update is old - new, a step as it should be taken, which `optax.sgd(1.0)` applies.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Card:
     phases: int
     derivatives: bool
     limit: str
+    whole_step: bool = False
 
 
 class Rule(eqx.Module):

@@ -14,6 +14,7 @@ import pytest
 import anyprop as ap
 from anyprop.cli import _setup, main
 from anyprop.cli._flags import Examples, Network
+from anyprop.cli._optimizers import optimizer_of
 from anyprop.cli._train import TrainTraining
 from anyprop.reproductions import Claim, Options, Reproduction
 from anyprop.rules import RULES
@@ -253,3 +254,16 @@ def test_an_interrupt_says_how_to_go_on(run, monkeypatch, capsys):
     assert main(["train", "backprop", *TINY.split(), "--out", "two words", "--overwrite"]) == 130
     expected = f"go on with: anyprop train backprop {TINY} --out 'two words' --resume"
     assert expected in capsys.readouterr().err
+
+
+def test_without_an_optimizer_each_rule_gets_the_one_that_suits_it():
+    rules = {"backprop": ap.Backprop(), "admm": ap.ADMM(), "newton": ap.Newton()}
+
+    def chosen(rates, optimizer=None):
+        names = [optimizer_of(rule, optimizer) for rule in rules.values()]
+        return list(zip(names, _setup.learning_rates(rates, rules, optimizer).values(), strict=True))
+
+    assert chosen(()) == [("adam", 1e-3), ("sgd", 1.0), ("sgd", 1.0)]
+    assert chosen(("0.01", "newton=0.5")) == [("adam", 0.01), ("sgd", 1.0), ("sgd", 0.5)]
+    assert chosen(("0.01",), "sgd") == [("sgd", 0.01)] * 3
+    assert chosen((), "momentum") == [("momentum", 0.01)] * 3

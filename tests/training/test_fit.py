@@ -40,6 +40,15 @@ def assert_same(one, other) -> None:
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
+def test_a_rule_whose_update_is_a_whole_step_takes_it_whole_by_default():
+    rule, options = ap.AlternatingMinimizationMemory(), {"batch_size": 20, "epochs": 1, "progress": False}
+    default, whole, small = (
+        ap.fit(rule, build, blobs(), optimizer=optimizer, **options)
+        for optimizer in (None, optax.sgd(1.0), optax.sgd(0.1))
+    )
+    assert timeless(default) == timeless(whole) != timeless(small)
+
+
 def test_it_learns_and_records_every_epoch():
     run = quick(ap.Backprop(), build, blobs(), epochs=4, seeds=2)
     assert [(r["seed"], r["epoch"]) for r in run.records] == [(s, e) for s in (0, 1) for e in range(5)]

@@ -90,7 +90,13 @@ class Training:
 
     epochs: int = 5
     batch_size: int = 100
-    optimizer: Annotated[str, arg(metavar=_name_of(OPTIMIZERS))] = "adam"
+    optimizer: Annotated[
+        str | None,
+        arg(
+            metavar=_name_of(OPTIMIZERS),
+            help_behavior_hint="(default: adam; sgd at 1 for a rule whose update is a whole step)",
+        ),
+    ] = None
     momentum: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0.9)")] = None
     weight_decay: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0.0001)")] = None
     patience: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: never)")] = None

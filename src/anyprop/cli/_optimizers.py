@@ -6,6 +6,7 @@ from typing import NamedTuple
 import optax
 
 from .._checks import choose, fraction, non_negative, positive
+from ..contract import Rule
 
 
 class Optimizer(NamedTuple):
@@ -27,9 +28,18 @@ OPTIMIZERS = {
 }
 
 
-def default_rate(name: str) -> float:
-    """The learning rate of an optimizer where none is given."""
-    return OPTIMIZERS[choose("optimizer", name, OPTIMIZERS)].learning_rate
+def optimizer_of(rule: Rule, name: str | None) -> str:
+    """The optimizer that was asked for, or else the one that suits the rule."""
+    if name is not None:
+        return choose("optimizer", name, OPTIMIZERS)
+    return "sgd" if rule.card.whole_step else "adam"
+
+
+def default_rate(rule: Rule, name: str | None) -> float:
+    """The learning rate where none is given: of the optimizer that was asked for, or else what suits the rule."""
+    if name is None and rule.card.whole_step:
+        return 1.0
+    return OPTIMIZERS[optimizer_of(rule, name)].learning_rate
 
 
 def make_optimizer(name: str, learning_rate: float, **extras: float | None) -> optax.GradientTransformation:

@@ -21,7 +21,7 @@ from ..losses import LOSSES
 from ..nets import Chain
 from ..training import check
 from ._flags import Examples, Network, Output, Training
-from ._optimizers import default_rate, make_optimizer
+from ._optimizers import default_rate, make_optimizer, optimizer_of
 
 BUILDERS: dict[str, Callable[..., Chain]] = {
     "lenet5": nets.lenet5,
@@ -140,7 +140,8 @@ def plan(
     extras = {"momentum": training.momentum, "weight_decay": training.weight_decay}
     budget = {name: getattr(training, name) for name in ("epochs", "batch_size", "seeds", "patience")}
     count("seeds", budget["seeds"])
-    optimizers = {name: make_optimizer(training.optimizer, rate, **extras) for name, rate in rates.items()}
+    names = {name: optimizer_of(rule, training.optimizer) for name, rule in rules.items()}
+    optimizers = {name: make_optimizer(names[name], rate, **extras) for name, rate in rates.items()}
     data = load_data(examples)
     build = network(net, data)
     model = build(key=jax.random.key(0))
@@ -154,7 +155,7 @@ def plan(
         "net": name_of_network(net, build),
         **{name: options[name].default for name in ("activation", "init") if name in options},
         "loss": _one_or_each({name: losses[type(rule.loss)] for name, rule in rules.items()}),
-        "optimizer": training.optimizer,
+        "optimizer": _one_or_each(names),
         "learning_rate": _one_or_each(rates),
         **{name: value for name, value in extras.items() if value is not None},
         "train_size": len(data.train),
@@ -164,13 +165,15 @@ def plan(
     return Plan(build, data, optimizers, budget, settings)
 
 
-def learning_rates(texts: tuple[str, ...], rules: Mapping[str, Rule], optimizer: str) -> dict[str, float]:
+def learning_rates(texts: tuple[str, ...], rules: Mapping[str, Rule], optimizer: str | None) -> dict[str, float]:
     """The learning rate of every rule from `0.1 node-perturbation=0.001`: one for all, and exceptions.
+
+    The one for all is not for rules whose update is a whole step, unless an optimizer was asked for.
 
     Raises:
         ValueError: something is not a number, or names no rule of this run.
     """
-    common, own = default_rate(optimizer), {}
+    common, own = None, {}
     for text in texts:
         name, equals, value = text.rpartition("=")
         try:
@@ -181,7 +184,12 @@ def learning_rates(texts: tuple[str, ...], rules: Mapping[str, Rule], optimizer:
             own[choose("rule", name, rules)] = rate
         else:
             common = rate
-    return {name: own.get(name, common) for name in rules}
+
+    def shared(rule: Rule) -> float:
+        whole = optimizer is None and rule.card.whole_step
+        return default_rate(rule, optimizer) if common is None or whole else common
+
+    return {name: own[name] if name in own else shared(rule) for name, rule in rules.items()}
 
 
 def _one_or_each(values: Mapping[str, Any]) -> Any:

@@ -57,7 +57,7 @@ class Train:
         name, training, output = self.rule, self.training, self.output
         own = getattr(self, name.replace("-", "_"), None)  # see `with_flags_of`
         rule = build_rule(find(name), {} if own is None else vars(own), self.network.loss)
-        rate = default_rate(training.optimizer) if training.learning_rate is None else training.learning_rate
+        rate = default_rate(rule, training.optimizer) if training.learning_rate is None else training.learning_rate
         cache_compilations()
         plan = make_plan({name: rule}, self.network, self.data, training, {name: rate}, line)
         out = prepare_output(output, Path("runs") / f"train-{name}")
@@ -90,7 +90,8 @@ class CompareTraining(Training):
 
     Args:
         learning_rate: step size; one for all rules, and RULE=FLOAT for a rule that needs another. A fair
-            comparison tunes it for each rule with the same care.
+            comparison tunes it for each rule with the same care. Without --optimizer, a rule whose update is a whole
+            step takes it whole, unless it is named.
         seeds: how many seeds; they decide the weights, the order of examples, and what is random in a rule.
     """
 

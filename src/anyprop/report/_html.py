@@ -113,7 +113,7 @@ def _title(rules: Sequence[str], settings: Mapping[str, Any]) -> str:
 
 
 def _header(title: str, settings: Mapping[str, Any], records: Sequence[Record]) -> str:
-    facts = [str(settings[name]) for name in ("net", "activation", "optimizer") if settings.get(name)]
+    facts = [str(settings[name]) for name in ("net", "activation", "optimizer") if isinstance(settings.get(name), str)]
     facts += [count(settings["epochs"], "epoch")] if isinstance(settings.get("epochs"), int) else []
     facts += [count(max(r["seeds"] for r in records), "seed")]
     sentences = " ".join(reading(records)).replace(" ± ", "\u00a0±\u00a0")  # kept on one line

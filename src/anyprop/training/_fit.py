@@ -118,7 +118,8 @@ def fit(
             `Stage` is trained as it is with one seed, and redrawn from its own initialisers for each of
             several seeds. Any other network starts every seed alike.
         data: the data, see `anyprop.data.load`. It is delivered in the network's `input_shape`.
-        optimizer: an Optax optimizer; default `optax.adam(1e-3)`.
+        optimizer: an Optax optimizer; default `optax.adam(1e-3)`, and `optax.sgd(1.0)` for a rule whose update is a
+            whole step (`Card.whole_step`).
         epochs: passes over the training split. The last, incomplete batch of a pass is left out.
         batch_size: examples of one step.
         seeds: how many seeds (0, 1, ...), or which. A seed decides the initial weights, the order of the
@@ -166,7 +167,8 @@ def fit(
     data = check(rule, models[0], data, epochs=epochs, batch_size=batch_size, patience=patience)
     if out is not None and not resume:
         refuse_results(Path(out))
-    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
+    if optimizer is None:
+        optimizer = optax.sgd(1.0) if rule.card.whole_step else optax.adam(1e-3)
     name = name_of(rule) if name is None else name
     folder = None if out is None else writable_folder("out", Path(out))
 

@@ -83,6 +83,7 @@ class AlternatingMinimizationMemory(LeastSquaresRule):
         phases=2,
         derivatives=True,
         limit="the least-squares solution B A^-1 in each hidden layer as ridge goes to 0",
+        whole_step=True,
     )
 
     def __check_init__(self):

@@ -63,6 +63,7 @@ class OfflineAlternatingMinimization(LeastSquaresRule):
         phases=2,
         derivatives=True,
         limit="no iteration over all examples raises the objective, with small rates",
+        whole_step=True,
     )
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:

@@ -67,6 +67,7 @@ class Newton(Rule):
         phases=2,
         derivatives=True,
         limit="one step of optax.sgd(1.0) minimises a convex quadratic",
+        whole_step=True,
     )
 
     def __check_init__(self):
