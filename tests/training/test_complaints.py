@@ -1,3 +1,4 @@
+import dataclasses
 import warnings
 from functools import partial
 
@@ -5,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import anyprop as ap
 from anyprop.losses import SquaredError
@@ -52,6 +54,28 @@ def test_a_rule_complains_of_a_free_phase_that_does_not_settle():
         assert part in complaint
     by_layer = {"free_residual_1": 0.01, "free_residual_2": 0.02, "free_residual_3": 0.0}
     assert "in layer 2, still" in exact.complaint({"free_converged": 0.75, "free_residual": 0.02} | by_layer)
+
+
+@pytest.mark.parametrize(
+    ("rule", "phase", "remedy"),
+    [
+        (ap.PredictiveCoding(steps=7, tolerance=1e-3), "inference", "pass more steps"),
+        (ap.ContrastiveHebbian(tolerance=1e-3), "free", "more free_steps or a smaller step_size"),
+        (
+            ap.ContrastiveHebbian(clamped_steps=7, tolerance=1e-3),
+            "clamped",
+            "more clamped_steps or a smaller step_size",
+        ),
+    ],
+)
+def test_rules_with_phases_of_their_own_complain_of_them_alike(rule, phase, remedy):
+    metrics = {f"{phase}_converged": 0.75, f"{phase}_residual": 0.02, f"{phase}_residual_1": 0.02}
+    complaint = rule.complaint(metrics)
+    for part in ("25.00%", f"the {phase} phases", "tolerance=0.001", "in layer 1, still moved at 0.02", remedy):
+        assert part in complaint
+    assert rule.complaint(metrics | {f"{phase}_converged": 1.0}) is None
+    assert rule.complaint({}) is None
+    assert dataclasses.replace(rule, tolerance=0.0).complaint(metrics) is None
 
 
 def test_without_a_tolerance_it_complains_of_drift_that_hides_the_nudge():

@@ -26,6 +26,7 @@ error of O(gamma). With squared error on outputs that are not linear it is not t
 that matches them: for sigmoids the binary cross-entropy.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import equinox as eqx
@@ -36,7 +37,7 @@ from ..._checks import count, non_negative, positive
 from ...contract import Batch, Card, Credit, Learner, Needs, Rule
 from ...energies import GradientFlow, WeakFeedback
 from ...losses import targets
-from ._rule import report
+from ._rule import report, restless
 
 
 class ContrastiveHebbian(Rule):
@@ -132,6 +133,14 @@ class ContrastiveHebbian(Rule):
         metrics = report("free", free) | report("clamped", clamped) | {"contrast": j}
         loss = jnp.mean(self.loss(output, batch.y))
         return Credit(loss, output, (grads, None), learner.memory, metrics)
+
+    def complaint(self, metrics: Mapping[str, float]) -> str | None:
+        """Say that a phase does not settle to the tolerance."""
+        for phase, steps in (("free", self.free_steps), ("clamped", self.clamped_steps)):
+            taken, remedy = f"{steps} steps of {self.step_size:g}", f"more {phase}_steps or a smaller step_size"
+            if found := restless(metrics, phase, self.tolerance, taken, remedy):
+                return found
+        return None
 
     def _phase(self, steps: int) -> GradientFlow:
         return GradientFlow(steps, self.step_size, self.tolerance)

@@ -17,6 +17,7 @@ Exact limit: as beta -> 0, once the states have settled, the gradient of the mea
 O(beta).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, get_args
 
 import equinox as eqx
@@ -28,7 +29,7 @@ from ...contract import Batch, Card, Credit, Learner, Needs, Rule
 from ...energies import BacktrackingFlow, Feedforward, State
 from ...losses import Loss, SquaredError, as_loss
 from ...nets import Chain
-from ._rule import report
+from ._rule import report, restless
 
 Output = Literal["clamped", "nudged"]
 
@@ -51,7 +52,8 @@ class PredictiveCoding(Rule):
             per unit of the cost, above 0. The smaller, the nearer to backprop, down to about 1e-4 in single
             precision, where the errors are no longer large beside the rounding of the states.
         output: `"clamped"`, the answer stands in the output layer's place; or `"nudged"`, the output layer has a state
-            of unit variance, on which the cost pulls.
+            of its own, on which the cost pulls. Clamped, the last of the energy's `variances` has no effect: 1 / beta
+            takes its place.
         steps: inference steps, at most. An error needs a step for each layer on its way down.
         step_size: gamma of the first step, in units of the units' time constant, above 0. It is halved for an example
             whose step raises the energy: a step can be no longer than 2 over the energy's curvature, which grows with
@@ -133,3 +135,8 @@ class PredictiveCoding(Rule):
         output = model.output(free)
         loss = jnp.mean(self.loss(output, batch.y))
         return Credit(loss, output, (eqx.filter_grad(total)(model), None), learner.memory, report("inference", end))
+
+    def complaint(self, metrics: Mapping[str, float]) -> str | None:
+        """Say that inference does not settle to the tolerance."""
+        taken = f"{self.steps} steps of at most {self.step_size:g}"
+        return restless(metrics, "inference", self.tolerance, taken, "more steps")

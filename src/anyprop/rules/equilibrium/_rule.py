@@ -47,21 +47,15 @@ class Phases(Rule):
         """
         if "free_residual" not in metrics:
             return None
-        taken = f"{self.free_steps} steps" + (f" of {self.step_size:g}" if self.relaxation == "gradient-flow" else "")
-        layers = {name: speed for name, speed in metrics.items() if name.startswith("free_residual_")}
-        where = f", in layer {max(layers, key=layers.__getitem__).removeprefix('free_residual_')}," if layers else ""
-        speed = f"the fastest unit of a batch{where} still moved at {metrics['free_residual']:.2g} per unit of time"
-        shorter = " or a smaller step_size" if self.relaxation == "gradient-flow" else ""
+        flow = self.relaxation == "gradient-flow"
+        taken = f"{self.free_steps} steps" + (f" of {self.step_size:g}" if flow else "")
+        remedy = "more free_steps" + (" or a smaller step_size" if flow else "")
         if self.tolerance:
-            if metrics["free_converged"] < 1:
-                return (
-                    f"{1 - metrics['free_converged']:.2%} of the free phases did not settle to "
-                    f"tolerance={self.tolerance:g} within {taken}: {speed}; pass more free_steps{shorter}"
-                )
-        elif metrics["free_residual"] > metrics.get("nudge_speed", math.inf):
+            return restless(metrics, "free", self.tolerance, taken, remedy)
+        if metrics["free_residual"] > metrics.get("nudge_speed", math.inf):
             return (
-                f"the free phase did not settle within {taken}: {speed}, but the nudge first moves an output unit at "
-                f"{metrics['nudge_speed']:.2g} at most, and cannot be told from drift; pass more free_steps{shorter}"
+                f"the free phase did not settle within {taken}: {_fastest(metrics, 'free')}, but the nudge first moves "
+                f"an output unit at {metrics['nudge_speed']:.2g} at most, and cannot be told from drift; pass {remedy}"
             )
         return None
 
@@ -106,6 +100,32 @@ def report(phase: str, end: Settled) -> dict[str, Float[Array, ""]]:
         f"{phase}_residual": jnp.max(end.residual),
         f"{phase}_converged": jnp.mean(end.converged, dtype=end.residual.dtype),
     } | {f"{phase}_residual_{k}": jnp.max(speed) for k, speed in enumerate(end.speeds, start=1)}
+
+
+def restless(metrics: Mapping[str, float], phase: str, tolerance: float, taken: str, remedy: str) -> str | None:
+    """Say that a phase did not settle to its tolerance, if that is above 0 and it did not.
+
+    Args:
+        metrics: of an epoch, as `report` names them.
+        phase: the phase's name.
+        tolerance: the speed it was to settle to.
+        taken: how far it went.
+        remedy: what to pass instead.
+    """
+    missed = 1 - metrics.get(f"{phase}_converged", 1.0)
+    if not tolerance or missed <= 0 or f"{phase}_residual" not in metrics:
+        return None
+    return (
+        f"{missed:.2%} of the {phase} phases did not settle to tolerance={tolerance:g} within {taken}: "
+        f"{_fastest(metrics, phase)}; pass {remedy}"
+    )
+
+
+def _fastest(metrics: Mapping[str, float], phase: str) -> str:
+    """Which unit moved fastest at the end of a phase."""
+    layers = {name: speed for name, speed in metrics.items() if name.startswith(f"{phase}_residual_")}
+    where = f", in layer {max(layers, key=layers.__getitem__).rpartition('_')[2]}," if layers else ""
+    return f"the fastest unit of a batch{where} still moved at {metrics[f'{phase}_residual']:.2g} per unit of time"
 
 
 def onset(loss: Loss, beta: float | Array, output: Array, y: Array) -> dict[str, Float[Array, ""]]:
