@@ -62,6 +62,12 @@ def test_bad_arguments_are_named(key, argument, value):
         annealed_importance(spins(key), key=key, **{argument: value})
 
 
+@pytest.mark.parametrize("bad", [2.0, jnp.nan])
+def test_data_that_no_unit_has_are_refused(key, bad):
+    with pytest.raises(ValueError, match="x must be finite and lie between -1 and 1"):
+        annealed_importance(spins(key), x=jnp.ones((6, 5)).at[3, 1].set(bad), key=key)
+
+
 def test_the_autocorrelation_time_of_an_autoregressive_chain(key):
     """x_t = a x_{t-1} + noise has rho_t = a^t and so tau = (1 + a) / (1 - a)."""
     noise = np.random.default_rng(0).normal(size=(4000, 50))

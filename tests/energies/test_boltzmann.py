@@ -202,3 +202,20 @@ def test_bad_machines_are_refused(key):
     for argument, value in (("visible", 0), ("hidden", -1), ("classes", -1), ("scale", 0.0), ("kind", "ternary")):
         with pytest.raises((ValueError, TypeError), match=argument):
             GeneralBoltzmann(**{"visible": 2, "hidden": 2, "key": key, argument: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "outside"), [("restricted", 0.0, -0.1), ("spins", -1.0, -1.1), ("all visible spins", -1.0, 1.1)]
+)
+def test_inputs_that_no_unit_has_are_refused(name, low, outside):
+    machine = MACHINES[name]()
+    ends = jnp.full((2, machine.sizes[0]), low).at[1].set(1.0)
+    calls = [machine, machine.mean_field, machine.evidence, lambda x: log_partition(machine, x)]
+    calls += [lambda x: machine.start(2, x=x)]
+    for call in calls:
+        jax.eval_shape(call, ends)  # while it is traced, x has no values yet
+        jax.eval_shape(lambda call=call: call(ends))  # unless it is a constant
+        for bad in (outside, jnp.nan, jnp.inf):
+            with pytest.raises(ValueError, match=rf"x must be finite and lie between {low:g} and 1"):
+                call(ends.at[1, 2].set(bad))
+    machine.start(2, x=ends)

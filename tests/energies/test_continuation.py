@@ -1,9 +1,10 @@
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
-from anyprop.energies import Convergent, GradientFlow, Hopfield, Noisy, continuation
+from anyprop.energies import BacktrackingFlow, Convergent, GradientFlow, Hopfield, Langevin, Noisy, continuation
 from anyprop.energies._relaxation import Dynamics
 from anyprop.losses import CrossEntropy
 from anyprop.nets import Chain, Conv, Dense, Flatten, Pool, mlp
@@ -103,3 +104,10 @@ def test_noise_keeps_to_the_range_and_needs_a_key(key):
         noisy(WELL, jnp.zeros((1, 2)))
     with pytest.raises(ValueError, match="noise"):
         Noisy(GradientFlow(5), 0.0)
+
+
+@pytest.mark.parametrize("relaxation", [BacktrackingFlow, Langevin, lambda: Noisy(GradientFlow(5), 0.1)])
+def test_noise_needs_a_step_to_follow(relaxation, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    with pytest.raises(TypeError, match=r"repeats a step.*; pass GradientFlow"):
+        Noisy(relaxation(), 0.1)

@@ -1,12 +1,14 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
 
 from anyprop.contract import Batch
 from anyprop.energies import Device, Resistive, Settled, SimulatedDevice, Sweeps, write_conductances
+from anyprop.nets import mlp
 from anyprop.rules.equilibrium import EquilibriumPropagation
 from anyprop.rules.perturbation import WeightPerturbation
 
@@ -196,3 +198,9 @@ def test_what_makes_no_device_is_refused(key):
     for bad in ({"noise": -1.0}, {"drift": 1.0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             write_conductances(**bad)
+
+
+def test_a_chain_that_is_not_read_as_an_energy_is_refused(key, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    with pytest.raises(TypeError, match=r"system must be an energies\.Energy, not Chain; .*Hopfield"):
+        SimulatedDevice(mlp(4, 3, 2, key=key), key=key)

@@ -4,8 +4,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anyprop.energies import Energy, GradientFlow, Hopfield, SoftClamps, influence_gradient, objective, rest
-from anyprop.nets import mlp
+from anyprop.energies import (
+    Convergent,
+    Energy,
+    GradientFlow,
+    Hopfield,
+    Initialized,
+    ReadOut,
+    Resistive,
+    SoftClamps,
+    influence_gradient,
+    objective,
+    rest,
+)
+from anyprop.nets import Dense, mlp
 
 FLOW = GradientFlow(2000, 0.2, 1e-14)
 
@@ -109,8 +121,9 @@ def test_stiff_springs_hold_the_input_and_loose_ones_let_it_go_where_the_system_
     np.testing.assert_allclose(ends[0.0][0], ends[0.0][1], atol=1e-9)
 
 
-def test_units_of_bounded_range_stay_in_it(x64, key):
-    model = SoftClamps(Hopfield(mlp(2, 3, 2, activation="hard-sigmoid", output="hard-sigmoid", key=key)))
+@pytest.mark.parametrize("view", [Hopfield, Convergent])
+def test_units_of_bounded_range_stay_in_it(x64, key, view):
+    model = SoftClamps(view(mlp(2, 3, 2, activation="hard-sigmoid", output="hard-sigmoid", key=key)))
     world = model.world(jnp.ones((1, 2)), jnp.ones((1, 2)))
     beta = jnp.asarray([1.0, 50.0])
     flow = GradientFlow(2000, 0.02)
@@ -151,3 +164,28 @@ def test_targets_out_of_reach_are_refused(key):
         model.world(jnp.ones((1, 2)), jnp.zeros((1, 3)))
     with pytest.raises(TypeError, match="energy"):
         SoftClamps(mlp(2, 3, 2, key=key))
+
+
+@pytest.mark.parametrize("read", [Convergent, lambda chain: Initialized(Convergent(chain))])
+@pytest.mark.parametrize(
+    ("units", "low", "high"),
+    [("tanh", -1, 1), ("sigmoid", 0, 1), ("half-hard-sigmoid", 0, 1), ("relu", 0, 1e9), ("identity", -1e9, 1e9)],
+)
+def test_the_range_of_rates_is_that_of_their_activation(key, read, units, low, high):
+    model, x = SoftClamps(read(mlp(2, 3, 2, activation="tanh", output=units, key=key))), jnp.ones((1, 2))
+    model.world(x, jnp.asarray([[low, high]], float))
+    for beyond in [1.1 * low - 0.1] * (low > -1e9) + [1.1 * high] * (high < 1e9):
+        with pytest.raises(RuntimeError, match="y_bar lies outside"):
+            model.world(x, jnp.asarray([[0.5, beyond]]))
+
+
+def test_outputs_that_sum_over_units_reach_as_far_as_all_of_them_together(key):
+    readout = eqx.tree_at(lambda r: r.weight, Dense(2, 1, key=key), jnp.asarray([[2.0], [-3.0]]))
+    chain, x = mlp(2, 2, activation="hard-sigmoid", output="hard-sigmoid", key=key), jnp.ones((1, 2))
+    for system in (Hopfield(chain), Convergent(chain)):
+        model = SoftClamps(ReadOut(system, readout))
+        for y in (-3.0, 2.0):
+            model.world(x, jnp.asarray([[y]]))
+            with pytest.raises(RuntimeError, match="y_bar lies outside"):
+                model.world(x, jnp.asarray([[1.1 * y]]))
+    SoftClamps(Resistive(2, 1, paired=True, key=key)).world(x, jnp.asarray([[-5.0]]))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from .._checks import count
-from ..energies._boltzmann_machine import BoltzmannMachine, Groups, Machine
+from ..energies._boltzmann_machine import BoltzmannMachine, Groups, Machine, check_range
 
 
 class LogPartition(NamedTuple):
@@ -63,7 +63,8 @@ def annealed_importance(
         key: random key.
 
     Raises:
-        ValueError: a number is out of its range, or `betas` do not rise from 0 to 1.
+        ValueError: a number is out of its range, x out of that of the visible units, or `betas` do not rise from 0
+            to 1.
 
     References:
         Neal. Annealed importance sampling. Statistics and Computing, 2001.
@@ -78,6 +79,7 @@ def annealed_importance(
     bias = None
     if x is not None:
         visible = machine.units[0]
+        check_range(x, visible)
         two = 2 * visible.mean(jnp.zeros_like(x[0]))  # two made-up examples, lest a unit that never changes is certain
         bias = visible.field((jnp.sum(x, axis=0) + two) / (len(x) + 2))
     return _anneal(machine, machine.isolated(bias), betas, chains, key)

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
@@ -134,7 +135,7 @@ class BoltzmannMachine(eqx.Module):
             key: random key, to draw the other units; default: their means.
 
         Raises:
-            ValueError: y is given to a machine without a label.
+            ValueError: x is out of the range of the visible units, or y is given to a machine without a label.
         """
         keys = [None] * len(self.sizes) if key is None else jax.random.split(key, len(self.sizes))
         dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(self, eqx.is_inexact_array)))
@@ -143,6 +144,7 @@ class BoltzmannMachine(eqx.Module):
             field = jnp.zeros((examples, size), dtype)
             state.append(units.mean(field) if k is None else units.sample(field, k))
         if x is not None:
+            check_range(x, self.units[0])
             state[0] = x
         if y is not None:
             if not self.labels:
@@ -194,6 +196,20 @@ class BoltzmannMachine(eqx.Module):
     def _free(self, y: object) -> tuple[int, ...]:
         """What mean field finds."""
         return self.hidden if y is not None or not self.labels else self.groups[1:]
+
+
+def check_range(x: Group, units: Units) -> None:
+    """Raise unless x, where its values are known, lies between the lower and the upper state of the units."""
+    if isinstance(x, jax.core.Tracer):
+        return
+    # In NumPy, which looks at known values while the rest is traced; and asked this way round, for NaN is in no range.
+    values, states = np.asarray(x), units.states(2)
+    low, high = states.min(), states.max()
+    if not np.all((values >= low) & (values <= high)):
+        raise ValueError(
+            f"x must be finite and lie between {low:g} and {high:g}, the lower and the upper state of the visible "
+            "units; clip or scale it, or pass units of the other kind"
+        )
 
 
 def log_partition(

@@ -92,6 +92,11 @@ class Convergent(Layered):
         """Return the state, which is its rates."""
         return state
 
+    def project(self, state: PyTree) -> list[Activity]:
+        """Return the nearest rates that the activations have, from f(-inf) to f(inf)."""
+        units = zip(self.activations, state, strict=True)
+        return [jnp.clip(s, *f(jnp.array([-jnp.inf, jnp.inf], s.dtype))) for f, s in units]
+
     def dynamics(self, x: Activity, nudge: Nudge | None = None) -> Dynamics:
         """Return ds/dt = f(dPhi/ds) - s, and f(dPhi/ds) itself; a nudge is taken from Phi."""
 
@@ -106,7 +111,8 @@ class Convergent(Layered):
         def velocity(state: PyTree) -> list[Activity]:
             return jax.tree.map(jnp.subtract, answer(state), state)
 
-        return Dynamics(velocity, self.project, answer)
+        # Rates move towards answers, and so stay in range unprojected; complex ones have none to be projected to.
+        return Dynamics(velocity, lambda state: state, answer)
 
     def output(self, state: PyTree) -> Activity:
         """Return s_L."""

@@ -118,9 +118,9 @@ class Feedforward(Reading, Energy):
 
         Args:
             x: the clamped input.
-            start: where to start from; default: the forward pass.
+            start: where to start from; default: the forward pass. Of no effect without a nudge.
             nudge: what is added to the energy; default: nothing.
-            relaxation: how to settle; default: `self.relaxation`.
+            relaxation: how to settle; default: `self.relaxation`. Of no effect without a nudge.
             key: random key, for relaxations with noise.
         """
         start = self.start(x) if nudge is None or start is None else start

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._checks import non_negative
 from ..nets import Activation, Chain
 from ._convergent import Convergent
 from ._energy import Energy, Nudge
@@ -40,6 +41,10 @@ class Initialized(Energy):
             learn; 0 or more. The network's own weights pass on without.
         relaxation: how it settles when it is called.
 
+    Raises:
+        TypeError: `network` is no chain read as one of these.
+        ValueError: a number is out of its range.
+
     References:
         O'Connor, Gavves & Welling. Initialized equilibrium propagation for backprop-free training. ICLR, 2019.
     """
@@ -49,6 +54,16 @@ class Initialized(Energy):
     tether: float = eqx.field(default=0.1, static=True, kw_only=True)
     leak: float = eqx.field(default=0.01, static=True, kw_only=True)
     relaxation: Relaxation = eqx.field(default_factory=GradientFlow, kw_only=True)
+
+    def __check_init__(self):
+        """Refuse what has no layers with a state, and numbers out of their range."""
+        if not isinstance(self.network, Layered):
+            raise TypeError(
+                f"network must be an energies.Hopfield or energies.Convergent, not {type(self.network).__name__}; read "
+                "a chain as one, such as energies.Hopfield(chain)"
+            )
+        non_negative("tether", self.tether)
+        non_negative("leak", self.leak)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -16,10 +16,12 @@ class Noisy(Relaxation):
     and imaginary part have half of the variance each.
 
     Args:
-        relaxation: whose steps these are; its tolerance only serves `converged`.
+        relaxation: whose steps these are, a `GradientFlow`, `FixedPoint` or `Sweeps`; its tolerance only serves
+            `converged`.
         noise: sigma, the standard deviation of the noise of a step, in units of the state, above 0.
 
     Raises:
+        TypeError: `relaxation` does not repeat one step; a `BacktrackingFlow` does not.
         ValueError: `noise` is out of its range, or it is called without a key.
     """
 
@@ -27,7 +29,12 @@ class Noisy(Relaxation):
     noise: float = eqx.field(static=True)
 
     def __check_init__(self):
-        """Refuse noise that is none."""
+        """Refuse what has no step to follow by noise, and noise that is none."""
+        if not isinstance(self.relaxation, Iteration):
+            raise TypeError(
+                "relaxation must be one that repeats a step, for noise to follow each, not "
+                f"{type(self.relaxation).__name__}; pass GradientFlow(), FixedPoint() or Sweeps()"
+            )
         positive("noise", self.noise)
 
     def __call__(self, dynamics: Dynamics, start: State, *, key: Key[Array, ""] | None = None) -> Settled:

@@ -42,6 +42,7 @@ class SimulatedDevice(Device):
         key: random key of the mismatch: with another key it is another device of the same production.
 
     Raises:
+        TypeError: `system` is no energy.
         ValueError: a number is out of its range.
 
     References:
@@ -70,6 +71,11 @@ class SimulatedDevice(Device):
         most: float = 1.0,
         key: Key[Array, ""],
     ):
+        if not isinstance(system, Energy):
+            raise TypeError(
+                f"system must be an energies.Energy, not {type(system).__name__}; read a chain as one, such as "
+                "energies.Hopfield(chain)"
+            )
         non_negative("mismatch", mismatch)
         non_negative("parameter_noise", parameter_noise)
         non_negative("state_noise", state_noise)

@@ -15,6 +15,7 @@ Exact limit: as beta_x -> infinity, at beta_y = 0 and along delta = (0, 1), supe
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from ._energy import Energy
@@ -81,20 +82,31 @@ class SoftClamps(eqx.Module):
 
         Raises:
             ValueError: `y_bar` is shaped unlike the output.
-            RuntimeError: `y_bar` lies outside the range of the output units. The range is read from where states far
-                below and far above every other are projected to.
+            RuntimeError: `y_bar` lies outside the range of the output units. The range is read from where states are
+                projected to that lie as far as can be along an output's slope, either way.
         """
         start = self.energy.start(x_bar)
-        far = jnp.finfo(y_bar.dtype).max / 2
-        low, high = (
-            self.energy.output(self.energy.project(jax.tree.map(lambda s, end=end: jnp.full_like(s, end), start)))
-            for end in (-far, far)
-        )
-        if y_bar.shape != low.shape:
-            raise ValueError(f"y_bar has shape {y_bar.shape}, but the outputs have shape {low.shape}")
-        outside = (y_bar < jnp.minimum(low, high)) | (y_bar > jnp.maximum(low, high))
+        shape = jax.eval_shape(self.energy.output, start).shape
+        if y_bar.shape != shape:
+            raise ValueError(f"y_bar has shape {y_bar.shape}, but the outputs have shape {shape}")
+        low, high = _ends(self.energy, start)
+        outside = (y_bar < low) | (y_bar > high)
         y_bar = eqx.error_if(y_bar, outside, "y_bar lies outside the range of the output units, which cannot reach it")
         return x_bar, y_bar
+
+
+def _ends(energy: Energy, start: State) -> tuple[Float[Array, "1 ..."], Float[Array, "1 ..."]]:
+    """The least and the greatest of each output, over the states in range."""
+    origin, unflatten = ravel_pytree(jax.tree.map(lambda s: jnp.zeros_like(s[:1]), start))
+    # An output may be a sum of several units, which it follows in different directions.
+    slopes = jax.jacrev(lambda s: energy.output(unflatten(s)))(origin)
+    far = jnp.sign(slopes).reshape(-1, len(origin)) * (jnp.finfo(origin.dtype).max / 2)
+
+    def end(states: Float[Array, "outputs units"]) -> Float[Array, "1 ..."]:
+        outputs = jax.vmap(lambda s: energy.output(energy.project(unflatten(s))).ravel())(states)
+        return jnp.diagonal(outputs).reshape(slopes.shape[:-1])
+
+    return end(-far), end(far)
 
 
 def _spring(a: Activity, b: Activity) -> Float[Array, " batch"]:

@@ -1,6 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -183,3 +184,12 @@ def test_a_trained_model_keeps_its_weights_and_gets_the_rules_settings(key):
     flow = GradientFlow(7)
     assert eqx.tree_equal(again, Initialized(trained.network, trained.forward, tether=0.3, relaxation=flow))
     assert InitializedEquilibriumPropagation(forward="shared").init(trained, key=key).model.forward is None
+
+
+def test_energies_that_cannot_start_from_a_forward_pass_are_refused(key, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    for bad in ("tether", "leak"):
+        with pytest.raises(ValueError, match=f"{bad} must be"):
+            Initialized(Hopfield(net(key)), **{bad: -1})
+    with pytest.raises(TypeError, match=r"network must be .*, not Chain; .*energies\.Hopfield\(chain\)"):
+        Initialized(net(key))

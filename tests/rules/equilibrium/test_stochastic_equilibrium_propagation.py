@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from anyprop.contract import Batch
-from anyprop.energies import Convergent, Energy, Gaussian, GradientFlow
-from anyprop.nets import mlp
+from anyprop.energies import Convergent, Energy, Gaussian, GradientFlow, Hopfield, Initialized, ReadOut, Resistive
+from anyprop.nets import Dense, mlp
 from anyprop.rules.equilibrium import EquilibriumPropagation, StochasticEquilibriumPropagation
 
 DRAWS = 64
@@ -134,7 +134,12 @@ def test_numbers_out_of_range_are_refused(bad):
 
 
 def test_models_whose_velocity_is_no_slope_are_refused(key):
-    with pytest.raises(TypeError, match="Convergent is not the slope"):
-        StochasticEquilibriumPropagation().init(Convergent(net(key)), key=key)
+    rates = Convergent(net(key))
+    for model in (rates, ReadOut(rates, Dense(3, 2, key=key)), Initialized(rates)):
+        with pytest.raises(TypeError, match="Convergent is not the slope"):
+            StochasticEquilibriumPropagation().init(model, key=key)
+    with pytest.raises(TypeError, match="Resistive is not the slope"):
+        StochasticEquilibriumPropagation().init(Resistive(4, 3, key=key), key=key)
+    StochasticEquilibriumPropagation().init(Initialized(Hopfield(net(key))), key=key)
     with pytest.raises(TypeError, match="model is a Linear; pass"):
         StochasticEquilibriumPropagation().init(eqx.nn.Linear(4, 3, key=key), key=key)

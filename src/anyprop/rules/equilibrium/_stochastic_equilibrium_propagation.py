@@ -27,7 +27,18 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Card, Credit, Learner, Needs, Rule
-from ...energies import Convergent, Energy, GradientFlow, Hopfield, Langevin, Samples, State
+from ...energies import (
+    Convergent,
+    Energy,
+    GradientFlow,
+    Hopfield,
+    Initialized,
+    Langevin,
+    ReadOut,
+    Resistive,
+    Samples,
+    State,
+)
 from ...energies._relaxation import fastest, speeds
 from ...losses import Loss, SquaredError, as_loss
 from ._rule import as_energy
@@ -114,10 +125,14 @@ class StochasticEquilibriumPropagation(Rule):
             TypeError: it is neither an energy nor a chain that can be read as one, or its velocity is no slope; the
                 message says what to pass instead.
         """
-        if isinstance(model, Convergent):
+        system = model
+        while isinstance(system, ReadOut | Initialized):
+            system = system.system if isinstance(system, ReadOut) else system.network
+        # Each node of a Resistive moves by the slope over its own conductance, and the noise is the same for all.
+        if isinstance(system, Convergent | Resistive):
             raise TypeError(
-                "StochasticEquilibriumPropagation samples by Langevin dynamics, but the velocity of a Convergent is "
-                "not the slope of its energy; pass the chain itself, which is read as energies.Hopfield"
+                "StochasticEquilibriumPropagation samples by Langevin dynamics, but the velocity of a "
+                f"{type(system).__name__} is not the slope of its energy; pass energies.Hopfield(chain) in its place"
             )
         return as_energy(self, super().accept(model), Hopfield, GradientFlow(self.free_steps, self.step_size))
 
