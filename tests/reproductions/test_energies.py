@@ -114,19 +114,52 @@ def test_time_constants_change_the_way_to_rest_but_not_the_rest(x64, key):
         assert all(np.allclose(a, b, atol=1e-9) for a, b in zip(one, other, strict=True)) is same
 
 
+def test_a_device_differs_from_its_kind_by_the_level_that_its_name_says():
+    devices = {name: device for kind in _ep_devices.KINDS.values() for name, device in kind.devices.items()}
+    for name, (usual, *others) in _ep_devices.LEVELS.items():
+        for level, called in ((usual, name), *((level, f"{name} at {level:g}") for level in others)):
+            build, parts = devices[called]
+            assert (build.keywords["spread"] if name == "uneven units" else parts["mismatch"]) == level
+    s = jnp.full(100, 0.5)
+    rates = (_ep_devices.hopfield(0, spread).activations[0](s) for spread in (0.0, 0.1, 0.2))
+    even, less, more = map(jax.scipy.special.logit, rates)
+    np.testing.assert_allclose(more - even, 2 * (less - even), atol=1e-5)
+
+
+def test_curves_go_from_the_lowest_level_to_the_highest():
+    ways = {"ideal hopfield, trained there": [1.0], "ideal resistive, trained there": [2.0]}
+    for name, (usual, *others) in _ep_devices.LEVELS.items():
+        for level, called in ((usual, name), *((level, f"{name} at {level:g}") for level in others)):
+            ways |= {f"{called}, deployed": [10 + level], f"{called}, trained there": [level]}
+    found = _ep_devices.curves(ways)
+    assert found["mismatched weights"] == {
+        "ideal": [[1.0]] * 3,
+        "deployed": [[10.2], [10.5], [11.0]],
+        "on device": [[0.2], [0.5], [1.0]],
+    }
+    assert found["mismatched resistors"]["ideal"] == [[2.0]] * 3
+    assert found["uneven units"]["on device"] == [[0.1], [0.2], [0.4]]
+
+
 def test_every_device_is_held_against_the_ideal_and_against_what_was_deployed(images, tmp_path, monkeypatch):
     monkeypatch.setattr(ap.data, "load", lambda *_, **__: images)
     monkeypatch.setattr(_ep_devices, "SIZES", (4, 3, 2))
+    monkeypatch.setattr(_ep_devices, "LEVELS", {"mismatched weights": (0.2, 1.0)})
     kind = _ep_devices.KINDS["hopfield"]
-    devices = {name: kind.devices[name] for name in ("uneven units", "mismatched weights")}
+    devices = {name: kind.devices[name] for name in ("uneven units", "mismatched weights", "mismatched weights at 1")}
     monkeypatch.setattr(_ep_devices, "KINDS", {"hopfield": kind._replace(devices=devices)})
     measured, details = _ep_devices.run(Options(tmp_path, epochs=1, seeds=1))
     claimed = {claim.what for claim in _ep_devices.REPRODUCTION.claims}
-    assert set(measured) == {what for what in claimed if what.split(":")[0] in devices}
+    own_level = {"mismatched weights at 1: error on device less ideal"}
+    assert set(measured) == {what for what in claimed if what.split(":")[0] in devices} | own_level
     errors = details["test errors"]
     for name in devices:
         (own,), (ideal,) = errors[f"{name}, trained there"], errors["ideal hopfield, trained there"]
         assert measured[f"{name}: error on device less ideal"] == [own - ideal]
+    curve = details["levels"]["mismatched weights"]
+    assert curve["level"] == [0.2, 1.0]
+    assert curve["on device"] == [errors[f"{name}, trained there"][0] for name in list(devices)[1:]]
+    assert (tmp_path / "levels.png").stat().st_size > 10_000
 
 
 def test_what_the_enumeration_says_is_so(x64, key):

@@ -7,7 +7,8 @@ import numpy as np
 
 from anyprop.energies import Convergent, Hopfield
 from anyprop.nets import affines
-from anyprop.reproductions import _ep_noise, _ep_theorem, _gdu
+from anyprop.reproductions import Options, _ep_noise, _ep_theorem, _gdu
+from anyprop.reproductions._reproduction import outcome
 
 
 def test_every_row_of_the_noise_table_is_trained_as_its_name_says():
@@ -48,3 +49,16 @@ def test_every_pair_of_units_is_coupled_once(x64, key):
     np.testing.assert_allclose(net.energy(jnp.asarray(s[:, 2:]), jnp.asarray(s[:, :2])), expected, rtol=1e-12)
     assert net.start(jnp.ones((3, 2))).shape == (3, 6)
     np.testing.assert_array_equal(net.output(jnp.asarray(s)), s[:, -2:])
+
+
+def test_the_theorem_holds_on_few_nets_and_its_errors_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(_ep_theorem, "PAIRS", {"traded": _ep_theorem.PAIRS["traded"]})
+    monkeypatch.setattr(_ep_theorem, "POINTS", (2, 4))
+    result = outcome(_ep_theorem.REPRODUCTION, Options(tmp_path, seeds=5))
+    missed = [claim["what"] for claim in result["claims"] if not claim["reproduced"]]
+    assert (len(result["claims"]), missed) == (8, [])
+    assert (tmp_path / "error.png").stat().st_size > 10_000
+    details = result["details"]
+    few, many = (details["holomorphic_errors"][points] for points in ("2", "4"))
+    assert few[0] > 10 * many[0]
+    assert len(few) == len(details["radii"])
