@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in the place of `path` at once."""
@@ -42,7 +44,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def without_nan(value: Any) -> Any:
-    """Return `value` with every float that JSON cannot say replaced by None."""
+    """Return `value` as JSON can say it: NumPy's numbers as Python's, and None for NaN and infinities."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, dict):
         return {str(name): without_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -93,6 +93,9 @@ def inverse_condition(
     By power iteration with products of the Jacobians and vectors, so no matrix is formed: an iteration costs
     about two training steps of the layer and its inverse. It can be jitted, and vmapped over seeds.
 
+    Of a layer with a sign or a step, whose Jacobian is zero, the number is 1 whatever the inverse, and says nothing.
+    Of `StochasticTargetPropagation` it is that of the mean-field network, not of one that samples.
+
     Args:
         rule: a rule of layer targets, such as `DifferenceTargetPropagation`.
         learner: what it trains.
@@ -127,6 +130,8 @@ def improved_targets(rule: Rule, learner: Learner, batch: Batch) -> ImprovedTarg
     Double precision tells small displacements better: differences of the size of rounding errors are noise.
     It can be jitted, and vmapped over seeds.
 
+    `StochasticTargetPropagation` is judged by its mean-field targets, not by the sampled ones that it trains on.
+
     Args:
         rule: a rule of layer targets, such as `DifferenceTargetPropagation`.
         learner: what it trains.
@@ -160,6 +165,9 @@ def target_angles(rule: Rule, learner: Learner, batch: Batch, *, damping: float 
     product of the widths numbers, and a linear system of the layer's width to solve. That suits layers of some
     hundred units. Under `jax.jit`, a caller that returns the angles to backprop alone pays nothing for it.
 
+    Below a layer with a sign or a step, through which no derivative passes, both angles are NaN. Of
+    `StochasticTargetPropagation` they are those of its mean-field targets, not of the sampled ones that it trains on.
+
     Args:
         rule: a rule of layer targets, such as `DifferenceTargetPropagation`.
         learner: what it trains.
@@ -167,8 +175,9 @@ def target_angles(rule: Rule, learner: Learner, batch: Batch, *, damping: float 
         damping: added to the eigenvalues of J J^T in the pseudo-inverse J^T (J J^T + damping I)^{-1}, above 0.
 
     Returns:
-        Angles for each hidden layer, by position and kind: `"2 Dense"`. At the last one both are those of its
-        own gradient step, and so zero.
+        Angles for each hidden layer, by position and kind: `"2 Dense"`. At the last one the angle to Gauss-Newton
+        is to its own displacement, and so zero; that to backprop is zero too, but where no gradient makes the
+        target there, as in `SimplifiedTargetPropagation`.
 
     Raises:
         TypeError: the rule has no layer targets.

@@ -277,7 +277,7 @@ def test_hyperparameters_out_of_range(settings, message):
 
 
 def test_units_without_closed_form(key):
-    with pytest.raises(TypeError, match=r"stages\[0\].*pass identity or relu or hard-sigmoid"):
+    with pytest.raises(TypeError, match=r"stages\[0\].*identity or relu or hard-sigmoid, or choose Alternating"):
         ADMM().init(mlp(4, 3, 2, activation="tanh", key=key), key=key)
     with pytest.raises(TypeError, match=r"stages\[1\].*pass identity, "):
         ADMM().init(mlp(4, 3, 2, activation="relu", output="relu", key=key), key=key)

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 from anyprop.contract import Batch, DataInfo, exact_gradient
 from anyprop.losses import CrossEntropy, SquaredError
-from anyprop.nets import Chain, Conv, Dense, Flatten, Pool, mlp
+from anyprop.nets import Activate, Chain, Conv, Dense, Elman, Flatten, Pool, Residual, mlp
 from anyprop.rules.auxiliary._method_of_auxiliary_coordinates import MethodOfAuxiliaryCoordinates as MAC
 from anyprop.rules.auxiliary._method_of_auxiliary_coordinates import energy, forward
 
@@ -231,3 +231,32 @@ def test_missing_data_index_and_steps(key):
         MAC().credit(learner, Batch(batch.x, batch.y), key=key)
     with pytest.raises(ValueError, match="steps"):
         MAC().finish(learner, batch, steps=0)
+
+
+def hard(where, key):
+    k = jax.random.split(key, 3)
+    if where == "a step of its own":
+        return Chain([Dense(4, 5, key=k[0]), Activate("step"), Dense(5, 3, key=k[1])])
+    if where == "a residual block":
+        body = [Dense(4, 4, activation="sign", key=k[0])]
+        return Chain([Dense(4, 4, key=k[1]), Residual(body), Dense(4, 3, key=k[2])])
+    if where == "a recurrent layer":
+        return Chain([Elman(4, 5, activation="sign", key=k[0]), Dense(5, 3, key=k[1])], input_shape=(2, 4))
+    return mlp(4, 6, 5, 3, activation="sign", key=key)
+
+
+@pytest.mark.parametrize("where", ["every layer", "a step of its own", "a residual block", "a recurrent layer"])
+def test_units_without_a_derivative_are_refused(where, key):
+    model = hard(where, key)
+    with pytest.raises(TypeError, match=r"sign or a step.*pass activation='tanh'.*AlternatingMinimization"):
+        MAC().init(model, data=info(model), key=key)
+
+
+def test_the_hinge_cannot_be_finished_but_its_learner_can(x64, key):
+    model, batch = data()
+    learner, _, _ = train(MAC(loss="hinge"), MAC(loss="hinge").init(model, data=info(model), key=key), batch, 5)
+    with pytest.raises(ValueError, match=r"loss=Hinge\(\) has no curvature.*loss='squared-error'"):
+        MAC(loss="hinge").finish(learner, batch)
+    finished = MAC(loss="squared-error").finish(learner, batch).model
+    before, after = (exact_gradient(MAC(loss="hinge").loss, m, batch)[0] for m in (learner.model, finished))
+    assert after < before

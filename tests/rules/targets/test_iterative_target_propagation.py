@@ -170,7 +170,8 @@ def test_convolutional_nets_learn(key):
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"), [("iterations", 0), ("rate", 0.0), ("noise", -0.1), ("init_inverse", "xavier")]
+    ("argument", "value"),
+    [("iterations", 0), ("rate", 0.0), ("noise", -0.1), ("init_inverse", "xavier"), ("loss", "hinge")],
 )
 def test_bad_arguments_are_named(argument, value, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker

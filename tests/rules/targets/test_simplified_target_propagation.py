@@ -153,5 +153,7 @@ def test_what_an_output_stands_for_has_no_error(key):
 def test_bad_arguments_are_named(key):
     with pytest.raises(ValueError, match="auxiliary_units must be an integer of at least 0"):
         SimplifiedTargetPropagation(auxiliary_units=-1)
+    with pytest.raises(ValueError, match=r"loss=Hinge\(\) is no -log p.*pass loss='cross-entropy'"):
+        SimplifiedTargetPropagation(loss="hinge")
     with pytest.raises(TypeError, match="Elman"):
         SimplifiedTargetPropagation().init(ap.nets.elman(4, 5, 3, steps=2, key=key), key=key)

@@ -169,7 +169,7 @@ def test_logits_are_reconstructed_as_probabilities(key):
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"), [("iterations", 0), ("rate", 0.0), ("prior_rate", -0.1), ("noise", -0.1)]
+    ("argument", "value"), [("iterations", 0), ("rate", 0.0), ("prior_rate", -0.1), ("noise", -0.1), ("loss", "hinge")]
 )
 def test_bad_arguments_are_named(argument, value, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker

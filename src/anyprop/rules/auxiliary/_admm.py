@@ -17,7 +17,7 @@ and then
     W_L = z_L a_{L-1}^+,    z_L = argmin_z  l(z, y) + lambda z + beta (z - m_L)^2,    lambda += beta (z_L - m_L).
 
 A bias is the weight of a unit that is always 1. The pseudo-inverse needs the sums of a a^T and a z^T over
-the examples alone, so that examples on several devices cost one sum over the devices.
+the examples alone, so that with examples on several devices the weights cost one sum over the devices.
 
 Block coordinate descent (`solver="bcd"`) has the same blocks with lambda = 0, and adds
 alpha/2 ||new - old||^2 to each.
@@ -77,10 +77,10 @@ class ADMM(Rule):
     """ADMM: weights and activities by least squares and entrywise minimisation, without gradients.
 
     Use it on dense nets of units that are linear in pieces, with the whole training set as one batch, perhaps
-    sharded over many devices: a step communicates two small matrices a layer. From a mini-batch it solves
-    for the weights that fit this batch alone. The update is `old - new` of weights that are solved for, which
-    `optax.sgd(1.0)` applies exactly. It needs `data`, since it keeps a, z and lambda for every training
-    example.
+    sharded over many devices: they sum two small matrices a layer, but gather what is kept for every example
+    as well, since the batch's index may name any row. From a mini-batch it solves for the weights that fit
+    this batch alone. The update is `old - new` of weights that are solved for, which `optax.sgd(1.0)` applies
+    exactly. It needs `data`, since it keeps a, z and lambda for every training example.
 
     `loss` is the method's own l, over whose minimum it has a closed form. `Credit.loss` is the same cost of
     the network's prediction, and `Credit.output` the network's prediction, both before the update.
@@ -132,6 +132,7 @@ class ADMM(Rule):
         phases=1,
         derivatives=False,
         limit="each block is the objective's minimum over it",
+        whole_step=True,
     )
 
     def __check_init__(self):
@@ -163,7 +164,7 @@ class ADMM(Rule):
                 names = [name for name, f in ACTIVATIONS.items() if f in allowed]
                 raise TypeError(
                     f"ADMM has no closed form for the activation of stages[{i}]; pass {' or '.join(names)}, or choose "
-                    "MethodOfAuxiliaryCoordinates"
+                    "AlternatingMinimization"
                 )
         return model
 

@@ -61,7 +61,9 @@ class AlternatingMinimization(CodeRule):
             `"mean"`, as in its code. In a net whose layers have n units the mean is the sum with mu,
             code_rate and code_sparsity divided by n.
         mu_increase: what each batch adds to mu; a learner's memory holds the present one.
-        weight_sparsity: weight of the penalty sum |W| on every layer's weights, not its biases.
+        weight_sparsity: weight of the penalty sum |W| on every layer's weights, not its biases. Hidden layers' own
+            costs leave out the factor mu, so there it is in units of mu: in the one objective of codes and
+            weights their penalty is mu times it, and grows with mu.
         loss: the cost, by name or as a `Loss`.
 
     Raises:
@@ -117,6 +119,7 @@ class AlternatingMinimization(CodeRule):
         return moved, Credit(loss, output, None, mu + self.mu_increase, metrics)
 
     def weight_problems(self, model: Chain, batch: Batch, codes: list[Float[Array, "batch ..."]]) -> Float[Array, ""]:
-        """The sum of what every layer minimises by itself; mu does not change where a layer's minimum is."""
+        """The sum of what every layer minimises by itself."""
+        # Without mu, which would only scale a hidden layer's update: so its penalty is in units of mu.
         penalty = sum(jnp.sum(jnp.abs(site.weight)) for site in affines(model))
         return self.objective(model, batch, codes, mu=1.0) + self.weight_sparsity * penalty

@@ -26,8 +26,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from ..._checks import count, positive
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
-from ...losses import Loss
-from ...nets import Chain, layers
+from ...losses import Hinge, Loss
+from ...nets import HARD, Chain, layers
 from .._rows import count_examples, put_rows, row_index, take_rows
 from ._blocks import gauss_newton, one_example
 
@@ -76,7 +76,7 @@ class MethodOfAuxiliaryCoordinates(Rule):
         mu_every: steps in which mu grows by `growth`.
         iterations: iterations of conjugate gradients in a Gauss-Newton step. As many as an example has codes
             solve it exactly, but far fewer do.
-        loss: the cost C, by name or as a `Loss`; convex in the output.
+        loss: the cost C, by name or as a `Loss`; convex in the output. `finish` does not take the hinge.
 
     Raises:
         ValueError: `mu` is not positive, `growth` not above 1, or a number of steps below 1.
@@ -112,11 +112,25 @@ class MethodOfAuxiliaryCoordinates(Rule):
         count("mu_every", self.mu_every)
         count("iterations", self.iterations)
 
+    def accept(self, model: PyTree) -> Chain:
+        """Return `model` if every layer has a derivative for the codes below it to follow.
+
+        Raises:
+            TypeError: it is no chain, or has a sign or a step; the message says what to pass instead.
+        """
+        model = super().accept(model)
+        if any(map(_is_hard, jax.tree.leaves(model, is_leaf=_is_hard))):
+            raise TypeError(
+                f"{type(self).__name__} cannot pass an error through a sign or a step, whose derivative is zero; pass "
+                "activation='tanh' or 'relu', or choose AlternatingMinimization, which gives them a slope"
+            )
+        return model
+
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
         """Make room for the codes of every training example.
 
         Raises:
-            TypeError: the model is no chain.
+            TypeError: the model is no chain, or has a sign or a step.
             ValueError: `data` is missing.
         """
         del key
@@ -187,9 +201,14 @@ class MethodOfAuxiliaryCoordinates(Rule):
             steps: Gauss-Newton steps.
 
         Raises:
-            ValueError: `steps` is below 1.
+            ValueError: `steps` is below 1, or the loss is the hinge.
         """
         count("steps", steps)
+        if isinstance(self.loss, Hinge):
+            raise ValueError(
+                "loss=Hinge() has no curvature for finish to take Gauss-Newton steps by; call "
+                f"{type(self).__name__}(loss='squared-error').finish with the same learner"
+            )
         params, rest = eqx.partition(learner.model, eqx.is_inexact_array)
         *_, features = (batch.x, *forward(learner.model, batch.x))
 
@@ -233,3 +252,7 @@ def energy(loss: Loss, model: Chain, codes: Codes, batch: Batch, mu: Float[Array
     """E(n) of each example."""
     output, _ = unfold(model, codes, batch.x)
     return loss(output, batch.y) + mu / 2 * violation(model, codes, batch.x)
+
+
+def _is_hard(node: object) -> bool:
+    return getattr(node, "activation", None) in HARD

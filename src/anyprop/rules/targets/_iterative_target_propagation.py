@@ -32,7 +32,7 @@ from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from ...losses import targets
 from ...nets import INITIALISERS, Chain, Series, layers
 from .._traces import trace_shapes
-from ._layerwise import Activity, activities, inverse, nonlinearity
+from ._layerwise import Activity, activities, inverse, nonlinearity, refuse_hinge
 from ._two_way import corrupt, delta_rule, ends, from_below, log_normal, settle
 
 
@@ -54,10 +54,10 @@ class IterativeTargetPropagation(Rule):
         noise: standard deviation of the Gaussian noise on what layers and inverses learn from, in the units of
             the activities, 0 or more.
         init_inverse: initialiser of the inverses' weights, by name (see `nets.initialiser`).
-        loss: the cost, -log p(y|h_{L-1}), by name or as a `Loss`.
+        loss: the cost, -log p(y|h_{L-1}), by name or as a `Loss`; not the hinge, which is no -log p.
 
     Raises:
-        ValueError: a number is out of its range, or a name is unknown.
+        ValueError: a number is out of its range, a name is unknown, or the loss is the hinge.
 
     References:
         Bengio, Lee, Bornschein, Mesnard & Lin. Towards biologically plausible deep learning.
@@ -83,11 +83,12 @@ class IterativeTargetPropagation(Rule):
     )
 
     def __check_init__(self):
-        """Refuse numbers out of their range and unknown names."""
+        """Refuse numbers out of their range, unknown names, and the hinge."""
         count("iterations", self.iterations)
         positive("rate", self.rate)
         non_negative("noise", self.noise)
         choose("init_inverse", self.init_inverse, INITIALISERS)
+        refuse_hinge(self.loss)
 
     def accept(self, model: PyTree) -> PyTree:
         """Return `model` if its layers have one activity each.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ...contract import Batch
-from ...losses import Loss
+from ...losses import Hinge, Loss
 from ...nets import (
     Activate,
     Activation,
@@ -31,6 +31,15 @@ from ...nets import (
 )
 
 Activity = Float[Array, "batch ..."]
+
+
+def refuse_hinge(loss: Loss) -> None:
+    """Raise unless the error of `loss` is the prediction minus the target, as that of a -log p is in its logits."""
+    if isinstance(loss, Hinge):
+        raise ValueError(
+            "loss=Hinge() is no -log p of a target, and its error not the prediction minus the target; pass "
+            "loss='cross-entropy', 'squared-error' or 'binary-cross-entropy'"
+        )
 
 
 def activities(model: Chain, x: Activity) -> list[Activity]:

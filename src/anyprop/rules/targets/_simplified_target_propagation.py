@@ -25,7 +25,7 @@ from ..._checks import count
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
 from ...losses import Loss
 from ...nets import Chain, Dense, Flatten, Series, Stage, layers
-from ._layerwise import Activity, activities, activity_shapes, distance, inverse, nonlinearity
+from ._layerwise import Activity, activities, activity_shapes, distance, inverse, nonlinearity, refuse_hinge
 from ._rule import LayerTargets
 
 
@@ -56,7 +56,7 @@ class SimplifiedTargetPropagation(LayerTargets):
             of anyprop's losses but the hinge is.
 
     Raises:
-        ValueError: a number is out of its range, or a name is unknown.
+        ValueError: a number is out of its range, a name is unknown, or the loss is the hinge.
 
     References:
         Bartunov, Santoro, Richards, Marris, Hinton & Lillicrap. Assessing the scalability of biologically-motivated
@@ -83,8 +83,9 @@ class SimplifiedTargetPropagation(LayerTargets):
     )
 
     def __check_init__(self):
-        """Refuse a negative number of auxiliary outputs."""
+        """Refuse a negative number of auxiliary outputs, and the hinge."""
         count("auxiliary_units", self.auxiliary_units, least=0)
+        refuse_hinge(self.loss)
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
         """Draw W_z, and an inverse g_l for each layer above the first."""

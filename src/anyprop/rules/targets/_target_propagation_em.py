@@ -33,7 +33,7 @@ from ...contract import Batch, Card, Credit, Learner, Needs, Rule
 from ...losses import Loss, SquaredError, as_loss
 from ...nets import Chain, layers
 from .._traces import trace_shapes
-from ._layerwise import Activity, activities
+from ._layerwise import Activity, activities, refuse_hinge
 from ._two_way import Way, corrupt, delta_rule, ends, from_below, log_normal, settle
 
 
@@ -73,10 +73,11 @@ class TargetPropagationEM(Rule):
             counts the upper ones: h_1 may then grow without bound, and log p(x, h) falls as log p(x|h_1) rises.
         noise: standard deviation of the Gaussian noise on what both halves learn from, in the units of the
             activities, 0 or more.
-        loss: the cost, -log p(x|h_1), by name or as a `Loss`. Default: half the squared error, a Gaussian.
+        loss: the cost, -log p(x|h_1), by name or as a `Loss`; not the hinge, which is no -log p. Default: half
+            the squared error, a Gaussian.
 
     Raises:
-        ValueError: a number is out of its range, or a name is unknown.
+        ValueError: a number is out of its range, a name is unknown, or the loss is the hinge.
 
     References:
         Bengio, Lee, Bornschein, Mesnard & Lin. Towards biologically plausible deep learning.
@@ -103,11 +104,12 @@ class TargetPropagationEM(Rule):
     )
 
     def __check_init__(self):
-        """Refuse numbers out of their range."""
+        """Refuse numbers out of their range, and the hinge."""
         count("iterations", self.iterations)
         positive("rate", self.rate)
         non_negative("prior_rate", self.prior_rate)
         non_negative("noise", self.noise)
+        refuse_hinge(self.loss)
 
     def accept(self, model: PyTree) -> PyTree:
         """Return `model` if its second half leads back through the shapes of its first.
