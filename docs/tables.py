@@ -7,6 +7,7 @@ not what this script writes.
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from anyprop.reproductions import REPRODUCTIONS, explanation
 from anyprop.rules import RULES
@@ -68,8 +69,21 @@ def contestants(benchmark: str) -> list[str]:
         rows = ["| contestant | seconds | ratio |", "|---|---|---|"]
         rows += [f"| {name} | {value:.2f} | {value / reference:.2f} |" for name, value in seconds.items()]
         parts.append(f"**{title}**\n\n" + "\n".join(rows))
-    versions = result["versions"]
-    return [*parts, f"{versions['device']}, {versions['cores']} cores, JAX {versions['jax']}, {versions['date'][:10]}."]
+    return [*parts, machine(result["versions"])]
+
+
+def layer_parallel() -> list[str]:
+    """The table of layers on devices of their own, and what it was run on."""
+    result = json.loads((ROOT / "benchmarks" / "layer_parallel.json").read_text())
+    rows = ["| net | contestant | steps per second | ratio |", "|---|---|---|---|"]
+    for net, rates in result["steps_per_second"].items():
+        rows += [f"| {net} | {name} | {rate:.0f} | {rate / rates['one program']:.2f} |" for name, rate in rates.items()]
+    return ["\n".join(rows), machine(result["versions"])]
+
+
+def machine(versions: dict[str, Any]) -> str:
+    """What a benchmark was run on."""
+    return f"{versions['device']}, {versions['cores']} cores, JAX {versions['jax']}, {versions['date'][:10]}."
 
 
 def speed() -> str:
@@ -95,6 +109,12 @@ def speed() -> str:
         "between the hidden layers, which no implementation on the same library saves."
     )
     parts += contestants("predictive_coding")
+    parts.append(
+        "Alternating minimisation with Adam, batch 200, as one program for all layers and as `LayerParallel` on host "
+        "devices: `python benchmarks/layer_parallel.py --json benchmarks/layer_parallel.json`. The devices share the "
+        "cores, and however many there are, they gain nothing over one program."
+    )
+    parts += layer_parallel()
     parts.append("Each rule's rate as a ratio to backprop's, same net and batch, in turns:")
     for path in sorted((ROOT / "benchmarks").glob("bench*.json")):
         rates = json.loads(path.read_text())
