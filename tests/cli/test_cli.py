@@ -115,10 +115,33 @@ def test_train_writes_results_and_a_table(run, tmp_path):
     assert last["test_loss"] == own.results["runs"][0]["epochs"][-1]["test_loss"]
 
 
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("--out weight-mirror kolen-pollack --decay 0.5", "kolen-pollack"),
+        ("--out backprop kolen-pollack --decay 0.5", "kolen-pollack"),
+        ("--out=backprop --quiet kolen-pollack --decay 0.5", "kolen-pollack"),
+        ("--decay 0.5 kolen-pollack --out weight-mirror", "kolen-pollack"),
+        ("--exact-output sign-symmetry --variant frSF", "sign-symmetry"),
+        ("--no_exact_output sign-symmetry --variant frSF", "sign-symmetry"),
+    ],
+)
+def test_train_has_the_flags_of_the_rule_that_it_trains(run, monkeypatch, line, rule):
+    def built(kind, values, loss):
+        assert (ap.rules.name_of(kind), loss) == (rule, None)
+        raise ValueError(f"{values}")
+
+    monkeypatch.setattr("anyprop.cli._train.build_rule", built)
+    status, _, err = run(f"train {line}")
+    assert status == 2
+    assert "'decay': 0.5" in err or "'variant': 'frSF'" in err
+
+
 def test_compare_gives_each_rule_its_own_rate_and_hyper_parameters(run, tmp_path):
     status, out, err = run(
         f"compare kolen-pollack sign-symmetry {TINY} --seeds 2 --learning-rate 0.01 kolen-pollack=0.002 "
-        "--set kolen-pollack.decay=0.5 --set sign-symmetry.exact-output=True --set sign-symmetry.variant=frSF"
+        "--set kolen-pollack.decay=0.5 --set sign-symmetry.exact-output=True --set sign-symmetry.variant=frSF "
+        "--validation 100"
     )
     assert status == 0, err
     results = read(tmp_path / "runs/compare/results.json")
@@ -128,6 +151,7 @@ def test_compare_gives_each_rule_its_own_rate_and_hyper_parameters(run, tmp_path
     assert rules["sign-symmetry"]["variant"] == "frSF"
     rates = {"kolen-pollack": 0.002, "sign-symmetry": 0.01}
     assert results["settings"]["learning_rate"] == rates
+    assert results["settings"]["validation"] == 100
     assert [(r["rule"], r["seed"]) for r in results["runs"]] == [(rule, seed) for rule in rates for seed in (0, 1)]
     assert all(rule in out for rule in rates)
     assert (tmp_path / "runs/compare/report.html").read_text().startswith("<!DOCTYPE html>")

@@ -32,6 +32,8 @@ WRONG = {
     f"train backprop {TINY} --resume --overwrite": "one of the two",
     f"train backprop {TINY} --out file": "--out file is not a folder",
     f"train backprop {TINY} --json file/x.json": "is not a folder",
+    f"train backprop {TINY} --json new/x.json --out file": "--out file is not a folder",
+    f"train backprop {TINY} --json file/new/x.json --out new": "--json file is not a folder",
     f"train straight-through {TINY}": "--activation sign",
     f"train discrete-target-propagation {TINY}": "pass --net 784-500-sign-500-10",
     f"train reinforce {TINY}": "--activation sigmoid, or pass --units gaussian",
@@ -47,8 +49,19 @@ WRONG = {
     "compare kolen-pollack --set kolen-pollack.dekay=1": "decay",
     "compare kolen-pollack --set decay=1": "RULE.NAME=VALUE",
     "compare backprop --set kolen-pollack.decay=1": "backprop",
+    "compare kolen-pollack --set kolen-pollack.decay=x": "--set kolen-pollack.decay=x: 'x' is no value of decay",
+    "compare sign-symmetry --set sign-symmetry.variant=x": "anyprop train sign-symmetry --help shows what is",
+    "compare kolen-pollack --set kolen-pollack.decay=0 --set kolen-pollack.decay=1": "two values for kolen-pollack",
+    "compare --learning-rate 0.1 backprop newton": "--learning-rate takes all words that follow it, backprop, newton",
+    "compare backprop --learning-rate 0.1 newton": "put the names of rules first",
+    "compare --augment flip backprop": "--augment takes all words that follow it, backprop too",
+    "compare backprop --learning-rate backprop=0.2 backprop=0.3": "--learning-rate has two values for backprop",
+    "compare backprop --learning-rate 0.2 0.3": "--learning-rate has two values for all rules",
     "bench kolen-polak": "kolen-pollack",
     "bench --rounds 0": "rounds",
+    "bench backprop --data small.npz --net 784-8-10 --rounds 1 --json .": "--json . is a folder",
+    "rules --json .": "--json . is a folder",
+    "rules --json file/x.json": "--json file is not a folder",
     "data fetch mnits": "mnist",
     "reproduce run nothing-like-it": "reproduction",
 }
@@ -99,6 +112,14 @@ def test_results_are_never_replaced_unasked(run, tmp_path):
     other = run(f"{line} --learning-rate 0.1 --resume")
     assert other.status == 2
     assert "another optimizer" in other.err
+    assert (tmp_path / "r/results.json").read_bytes() == before
+
+    more = run(f"train backprop {TINY.replace('--epochs 1', '--epochs 2')} --quiet --out r --resume")
+    assert more == (0, "", "")
+    before = (tmp_path / "r/results.json").read_bytes()
+    fewer = run(f"{line} --resume")
+    assert (fewer.status, fewer.err.count("\n")) == (2, 1)
+    assert "has 2 epochs, more than --epochs 1" in fewer.err
     assert (tmp_path / "r/results.json").read_bytes() == before
 
     assert run(f"{line} --learning-rate 0.1 --overwrite").status == 0

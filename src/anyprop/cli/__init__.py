@@ -7,6 +7,7 @@ compiled or written; `ANYPROP_DEBUG=1` shows where it came from.
 """
 
 import functools
+import itertools
 import operator
 import os
 import shlex
@@ -18,11 +19,13 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import subcommand
 
+from ..contract import Rule
 from ..rules import RULES
 from ..training import Diverged
 from ._bench import Bench
 from ._console import say
 from ._data import DataSets
+from ._flags import takes_next
 from ._reproduce import Reproduce
 from ._rules import Rules
 from ._train import Compare, Train, with_flags_of
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _commands(argv: list[str]) -> Any:
     """The union of all commands; `train` has the flags of the rule that is named."""
-    rule = next((RULES[word] for word in argv[1:] if word in RULES), None) if argv[:1] == ["train"] else None
+    rule = _rule(argv) if argv[:1] == ["train"] else None
     commands = {
         "rules": Rules,
         "train": Train if rule is None else with_flags_of(rule),
@@ -89,6 +92,14 @@ def _commands(argv: list[str]) -> Any:
     }
     named = [Annotated[command, subcommand(name)] for name, command in commands.items()]
     return functools.reduce(operator.or_, named)
+
+
+def _rule(argv: list[str]) -> type[Rule] | None:
+    """The first rule that is named other than as the value of a flag."""
+    for before, word in itertools.pairwise(argv):
+        if word in RULES and not takes_next(before, RULES[word]):
+            return RULES[word]
+    return None
 
 
 def _how_to_go_on(argv: list[str]) -> str:

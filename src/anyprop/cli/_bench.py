@@ -12,7 +12,7 @@ from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from .._checks import count
-from .._files import writable_folder, write_json
+from .._files import write_json
 from .._versions import versions
 from ..contract import Batch, Learner, Rule
 from ..diagnose import bench
@@ -22,7 +22,7 @@ from ..training import describe
 from ._cache import cache_compilations
 from ._console import stdout
 from ._flags import Examples, Network, build_rule
-from ._setup import load_data, name_of_network, network
+from ._setup import check_json, load_data, name_of_network, network
 from ._words import in_flags
 
 PASS_A_PARAMETER = ("finite-differences", "forward-accumulation")
@@ -59,8 +59,7 @@ class Bench:
         kinds = {name: find(name) for name in ("backprop", *(self.rules or RULES))}
         count("batch_size", self.batch_size)
         count("rounds", self.rounds)
-        if self.json is not None:
-            writable_folder("json", self.json.parent)
+        check_json(self.json)
         cache_compilations()
         data = load_data(self.data)
         build = network(self.network, data)

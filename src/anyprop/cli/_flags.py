@@ -1,6 +1,8 @@
 """Flags that commands share, and the flags that a rule's hyper-parameters become."""
 
+import contextlib
 import dataclasses
+import io
 import typing
 from collections.abc import Iterable
 from pathlib import Path
@@ -150,7 +152,7 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
     """Read `RULE.NAME=VALUE` as a rule's name, a hyper-parameter's name, and a value of its type.
 
     Raises:
-        ValueError: it has another form, or names a rule or a hyper-parameter that does not exist.
+        ValueError: it has another form, names a rule or a hyper-parameter that does not exist, or has no such value.
     """
     left, equals, value = text.partition("=")
     rule, dot, name = left.partition(".")
@@ -162,7 +164,19 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
     if not names:
         raise ValueError(f"--set {text}: {rule} has no hyper-parameters")
     choose(f"hyper-parameter of {rule}", name, names)
-    parsed = tyro.cli(
-        flags, prog=f"--set {rule}.{name}", args=[f"--{name}", value], config=(tyro.conf.FlagConversionOff,)
-    )
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # tyro draws a box and exits
+            parsed = tyro.cli(flags, args=[f"--{name}", value], config=(tyro.conf.FlagConversionOff,))
+    except SystemExit:
+        raise ValueError(
+            f"--set {text}: {value!r} is no value of {name}; anyprop train {rule} --help shows what is"
+        ) from None
     return rule, name, getattr(parsed, name)
+
+
+def takes_next(word: str, rule: type[Rule]) -> bool:
+    """Whether `train` with this rule reads the word as a flag whose value is the next word."""
+    fields = [field for group in (Network, Examples, Training, Output, rule) for field in dataclasses.fields(group)]
+    switches = {"help", *(field.name for field in fields if isinstance(field.default, bool))}
+    name = word.replace("-", "_").removeprefix("__").removeprefix("no_")
+    return word.startswith("--") and "=" not in word and name not in switches

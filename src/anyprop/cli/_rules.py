@@ -12,6 +12,7 @@ from .._files import write_json
 from ..contract import Card
 from ..rules import RULES
 from ._console import stdout
+from ._setup import check_json
 
 _WIDE = 200  # columns from which on there is room for every property
 
@@ -29,6 +30,7 @@ class Rules:
     def run(self, line: str) -> int:
         """Print the table."""
         del line
+        check_json(self.json)
         if self.json is not None:
             write_json(self.json, [_record(name, rule.card) for name, rule in RULES.items()])
         console = stdout()

@@ -159,6 +159,7 @@ def plan(
         "learning_rate": _one_or_each(rates),
         **{name: value for name, value in extras.items() if value is not None},
         "train_size": len(data.train),
+        "validation": None if data.validation is None else len(data.validation),
         "standardise": examples.standardise,
         "augment": list(examples.augment),
     }
@@ -171,9 +172,9 @@ def learning_rates(texts: tuple[str, ...], rules: Mapping[str, Rule], optimizer:
     The one for all is not for rules whose update is a whole step, unless an optimizer was asked for.
 
     Raises:
-        ValueError: something is not a number, or names no rule of this run.
+        ValueError: something is not a number, names no rule of this run, or is given twice.
     """
-    common, own = None, {}
+    given: dict[str, float] = {}
     for text in texts:
         name, equals, value = text.rpartition("=")
         try:
@@ -181,15 +182,17 @@ def learning_rates(texts: tuple[str, ...], rules: Mapping[str, Rule], optimizer:
         except ValueError:
             raise ValueError(f"learning_rate={text} must be a number, or RULE=NUMBER for one rule") from None
         if equals:
-            own[choose("rule", name, rules)] = rate
-        else:
-            common = rate
+            choose("rule", name, rules)
+        if name in given:
+            raise ValueError(f"--learning-rate has two values for {name or 'all rules'}; pass one of the two")
+        given[name] = rate
+    common = given.pop("", None)
 
     def shared(rule: Rule) -> float:
         whole = optimizer is None and rule.card.whole_step
         return default_rate(rule, optimizer) if common is None or whole else common
 
-    return {name: own[name] if name in own else shared(rule) for name, rule in rules.items()}
+    return {name: given[name] if name in given else shared(rule) for name, rule in rules.items()}
 
 
 def _one_or_each(values: Mapping[str, Any]) -> Any:
@@ -223,15 +226,25 @@ def prepare_output(flags: Output, default: Path, rules: Mapping[str, Rule] | Non
             f"{out} holds results already; pass --resume to go on with them, --overwrite to replace them, "
             "or another --out"
         )
-    if flags.json is not None:
-        if flags.json.is_dir():
-            raise ValueError(f"--json {flags.json} is a folder; pass the name of a file")
-        writable_folder("json", flags.json.parent)
+    check_json(flags.json)
     writable_folder("out", out)
     if flags.overwrite:
         for path in old:
             path.unlink()
     return out
+
+
+def check_json(path: Path | None) -> None:
+    """Refuse a `--json` that cannot be written to; folders that it lacks are made when it is written.
+
+    Raises:
+        ValueError: it is a folder, or what it would lie in is none that can be written to.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise ValueError(f"--json {path} is a folder; pass the name of a file")
+    writable_folder("json", next(parent for parent in path.parents if parent.exists()))
 
 
 def _results(folder: Path) -> list[Path]:

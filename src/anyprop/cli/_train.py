@@ -10,7 +10,7 @@ from .. import report
 from .._checks import choose
 from .._files import write_json
 from ..contract import Rule
-from ..rules import find, name_of
+from ..rules import RULES, find, name_of
 from ..training import compare, fit
 from ._cache import cache_compilations
 from ._console import say, stdout
@@ -141,13 +141,20 @@ class Compare:
         return 0
 
     def _rules(self) -> dict[str, Rule]:
+        for flag, words in (("learning-rate", self.training.learning_rate), ("augment", self.data.augment)):
+            if taken := [word for word in words if word in RULES]:
+                raise ValueError(
+                    f"--{flag} takes all words that follow it, {', '.join(taken)} too; put the names of rules first"
+                )
         if not self.rules or len(set(self.rules)) < len(self.rules):
             raise ValueError("compare needs the names of rules, each only once; anyprop rules lists them")
         kinds = {name: find(name) for name in self.rules}
         values: dict[str, dict[str, Any]] = {name: {} for name in kinds}
         for text in self.set:
             name, hyperparameter, value = parse_assignment(text)
-            values[choose("rule", name, kinds)][hyperparameter] = value
+            if hyperparameter in values[choose("rule", name, kinds)]:
+                raise ValueError(f"--set has two values for {name}.{hyperparameter}; pass one of the two")
+            values[name][hyperparameter] = value
         return {name: build_rule(kind, values[name], self.network.loss) for name, kind in kinds.items()}
 
 
