@@ -6,6 +6,8 @@ import pytest
 
 from anyprop import nets
 
+RAVEL = eqx.nn.Lambda(jnp.ravel)
+
 
 def small_chain(key):
     """A chain with every kind of site: convolution, normalisation, residual block, dense."""
@@ -230,18 +232,140 @@ def test_from_equinox_computes_the_same_function(key, x64):
     assert nets.sites(ours)[0].activation is jax.nn.relu  # fused: one layer to every rule
 
 
+def redrawn(model, key):
+    """The model with random numbers for every weight: a fresh LayerNorm's ones are the same in any order."""
+    leaves, treedef = jax.tree.flatten(eqx.filter(model, eqx.is_array))
+    keys = jax.random.split(key, len(leaves))
+    drawn = [a + 0.1 * jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)]
+    return eqx.combine(treedef.unflatten(drawn), model)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: [eqx.nn.Conv2d(2, 3, 3, key=k), RAVEL, eqx.nn.LayerNorm(12), eqx.nn.Linear(12, 5, key=k)],
+        lambda k: [RAVEL, eqx.nn.LayerNorm(32), eqx.nn.Lambda(jnp.tanh), RAVEL, eqx.nn.Linear(32, 5, key=k)],
+        lambda k: [RAVEL, eqx.nn.MLP(32, 5, 7, 2, final_activation=jnp.tanh, key=k)],
+        lambda k: [eqx.nn.Conv2d(2, 1, 3, key=k), RAVEL],
+        lambda k: [eqx.nn.Conv2d(2, 3, 4, key=k), eqx.nn.Lambda(jax.nn.sigmoid), RAVEL],
+        lambda k: [eqx.nn.Conv2d(2, 3, 3, key=k), eqx.nn.Lambda(jnp.exp), eqx.nn.AvgPool2d(2, 1)],
+    ],
+)
+def test_from_equinox_keeps_the_function_where_it_moves_the_channels(make, key, x64):
+    theirs = redrawn(eqx.nn.Sequential(make(key)), key)
+    ours = nets.from_equinox(theirs, input_shape=(4, 4, 2))
+    x = jax.random.normal(key, (5, 4, 4, 2))
+    wanted = jax.vmap(theirs)(x.transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(ours(x), wanted if wanted.ndim == 2 else wanted.transpose(0, 2, 3, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_from_equinox_reads_an_mlp_with_its_activations(depth, key, x64):
+    plain, tanh = (eqx.nn.MLP(4, 2, 8, depth, key=key, **kwargs) for kwargs in ({}, {"final_activation": jnp.tanh}))
+    x = jax.random.normal(key, (5, 4))
+    for theirs in (plain, tanh):
+        ours = nets.from_equinox(theirs, input_shape=(4,))
+        np.testing.assert_allclose(ours(x), jax.vmap(theirs)(x), atol=1e-6)
+    activations = [site.activation for site in nets.sites(nets.from_equinox(plain, input_shape=(4,)))]
+    assert activations == [jax.nn.relu] * depth + [
+        nets.activation("identity")
+    ]  # known to the rules that ask for a linear output
+
+
+class Doubled(eqx.nn.Linear):
+    """A layer that computes something else than its class says."""
+
+    def __call__(self, x, *, key=None):
+        return 2 * super().__call__(x, key=key)
+
+
+class Backwards(eqx.nn.Sequential):
+    """A network that calls its layers in another order."""
+
+    def __call__(self, x, state=None, *, key=None):
+        for layer in reversed(self.layers):
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: eqx.nn.Sequential([Doubled(4, 3, key=k)]),
+        lambda k: Backwards([eqx.nn.Linear(4, 4, key=k), eqx.nn.Lambda(jnp.tanh)]),
+        # Elementwise on a batch of activities, and another function on one example.
+        lambda k: eqx.nn.Sequential([eqx.nn.Lambda(lambda h: h if h.ndim == 1 and h.size > 1 else -h)]),
+    ],
+)
+def test_from_equinox_refuses_a_network_that_differs_from_its_chain(make, key):
+    with pytest.raises(ValueError, match=r"differ on a random batch.*Stage of your own"):
+        nets.from_equinox(make(key), input_shape=(4,))
+    with pytest.raises(ValueError, match="differ on a random batch"):
+        eqx.filter_jit(lambda k: nets.from_equinox(make(k), input_shape=(4,)))(key)
+
+
+def test_from_equinox_reads_networks_under_a_transformation(key):
+    def build(key):
+        return nets.from_equinox(eqx.nn.MLP(4, 2, 8, 1, key=key), input_shape=(4,))
+
+    keys = jax.random.split(key, 3)
+    x = jax.random.normal(key, (5, 4))
+    together = eqx.filter_jit(eqx.filter_vmap(lambda key: build(key)(x)))(keys)
+    np.testing.assert_allclose(together, [build(k)(x) for k in keys], atol=1e-6)
+    constant = eqx.nn.MLP(4, 2, 8, 1, key=key)  # its weights are known inside, the chain's are not
+    inside = eqx.filter_jit(lambda x: nets.from_equinox(constant, input_shape=(4,))(x))(x)
+    np.testing.assert_allclose(inside, jax.vmap(constant)(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_from_equinox_takes_rounding_for_no_difference(dtype, key):
+    layers = [
+        eqx.nn.Conv2d(2, 3, 3, dtype=dtype, key=key),
+        RAVEL,
+        eqx.nn.LayerNorm(12, dtype=dtype),
+        eqx.nn.Linear(12, 5, dtype=dtype, key=key),
+    ]
+    assert nets.from_equinox(eqx.nn.Sequential(layers), input_shape=(4, 4, 2)).output_shape == (5,)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
-        (lambda k: eqx.nn.GRUCell(3, 4, key=k), TypeError, "GRUCell has no counterpart"),
-        (lambda k: eqx.nn.Conv2d(1, 2, 3, dilation=2, key=k), ValueError, "dilation"),
-        (lambda k: eqx.nn.Conv2d(1, 2, (3, 2), key=k), ValueError, "not square"),
-        (lambda k: eqx.nn.Lambda(jnp.sum), TypeError, "no counterpart"),
+        (lambda k: [eqx.nn.GRUCell(3, 4, key=k)], TypeError, "GRUCell has no counterpart"),
+        (lambda k: [eqx.nn.Conv2d(1, 2, 3, dilation=2, key=k)], ValueError, "dilation"),
+        (lambda k: [eqx.nn.Conv2d(1, 2, (3, 2), key=k)], ValueError, "not square"),
+        (
+            lambda k: [eqx.nn.Conv2d(1, 2, 3, padding=1, padding_mode="REFLECT", key=k)],
+            ValueError,
+            "Conv2d.padding_mode=REFLECT.*ZEROS",
+        ),
+        (lambda k: [eqx.nn.Conv2d(1, 2, 3, key=k), RAVEL], ValueError, "ravel.*Linear layer after it"),
+        (lambda k: [eqx.nn.Conv2d(1, 2, 3, key=k), RAVEL, eqx.nn.LayerNorm(72)], ValueError, "ravel.*Linear layer"),
+        (lambda k: [RAVEL, eqx.nn.LayerNorm(64, eps=1e-3)], ValueError, "LayerNorm.eps=0.001.*use 1e-05"),
+        (lambda k: [eqx.nn.Linear(1, 3, key=k)], ValueError, r"Linear takes 1 numbers.*Lambda\(jnp.ravel\)"),
+        (lambda k: [eqx.nn.Linear(8, 8, key=k)], ValueError, "Linear takes 8 numbers"),
+        (lambda k: [RAVEL, eqx.nn.Linear(60, 3, key=k)], ValueError, "Linear takes 60 numbers.*in_features"),
+        (lambda k: [RAVEL, eqx.nn.Linear(64, "scalar", key=k)], ValueError, "out_features=scalar.*use 1"),
+        (lambda k: [RAVEL, eqx.nn.MLP(64, 2, 3, 2, scan=True, key=k)], ValueError, "MLP.scan=True.*use False"),
+        (lambda k: [RAVEL, eqx.nn.MLP(64, 2, 3, 2, eqx.nn.PReLU(), key=k)], TypeError, "PReLU.*have no weights"),
+        *(
+            (lambda k, layers=layers: layers, TypeError, r"Lambda\(.*no counterpart.*elementwise.*Stage")
+            for layers in (
+                [eqx.nn.Lambda(jnp.sum)],
+                [eqx.nn.Lambda(jax.nn.softmax)],
+                [eqx.nn.Lambda(lambda h: h / jnp.sum(h**2))],
+                [RAVEL, eqx.nn.Lambda(lambda h: h / jnp.sum(h**2))],
+                # The identity for most activities.
+                [RAVEL, eqx.nn.Lambda(lambda h: h / jnp.maximum(jnp.linalg.norm(h) / 50.0, 1.0))],
+                [RAVEL, eqx.nn.Lambda(lambda h: h[::-1])],
+                [eqx.nn.Lambda(lambda h: h.reshape(64, 1).reshape(1, 8, 8))],
+            )
+        ),
     ],
 )
 def test_from_equinox_refuses_what_it_cannot_say(make, error, match, key):
     with pytest.raises(error, match=match):
-        nets.from_equinox(eqx.nn.Sequential([make(key)]), input_shape=(8, 8, 1))
+        nets.from_equinox(eqx.nn.Sequential(make(key)), input_shape=(8, 8, 1))
 
 
 @pytest.mark.parametrize(
