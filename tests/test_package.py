@@ -8,6 +8,7 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+import jaxtyping
 import pytest
 
 import anyprop as ap
@@ -26,6 +27,12 @@ def test_every_rule_cites_its_sources(name):
 def test_citations_of_several_rules_name_each_source_once():
     text = ap.citation(ap.DirectFeedbackAlignment(), ap.IndirectFeedbackAlignment())
     assert text.count("nokland2016") == 1
+
+
+def test_the_citation_of_a_name_is_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    with pytest.raises(TypeError, match=r"^rules must be .* ap.KolenPollack, not 'kolen-pollack'"):
+        ap.citation("kolen-pollack")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("name", REPRODUCTIONS)

@@ -12,11 +12,17 @@ def citation(*rules: Rule | type[Rule]) -> str:
     Args:
         rules: rules or rule classes.
 
+    Raises:
+        TypeError: one of them is neither, such as a name.
+
     Examples:
         >>> import anyprop as ap
         >>> print(ap.citation(ap.FeedbackAlignment())[:21])
         @article{lillicrap2016
     """
+    for rule in rules:
+        if not hasattr(rule, "card"):
+            raise TypeError(f"rules must be rules or rule classes, such as ap.KolenPollack, not {rule!r}")
     entries = bibliography()
     keys = dict.fromkeys(key for rule in rules for key in rule.card.source)
     return "\n\n".join(entries[key] for key in keys)

@@ -115,6 +115,22 @@ def test_summary_averages_the_finite_seeds_and_counts_the_others(results):
     assert any(s.startswith("2 of 3 seeds of kolen-pollack") for s in _words.reading(report.summary(results)))
 
 
+def test_a_run_that_names_its_best_epoch_is_summed_up_by_it(results, tmp_path):
+    (first, second), rest = results["runs"][:2], results["runs"][2:]
+    first |= {"best_epoch": 1, "start": first["epochs"].pop(0)}
+    first["epochs"][0]["alignment"] = {"1 Dense": 8.0, "all": 8.0}
+    second["best_epoch"] = None
+    backprop, _ = report.summary(results)
+    assert backprop["test_error_mean"] == pytest.approx((0.10 + 0.04) / 2)
+    assert backprop["alignment"] == pytest.approx((8 + 0 + 0) / 3)
+    assert backprop["seconds"] == 2.0  # it trained on
+    report.write_html(results | {"runs": [first, *rest]}, tmp_path / "report.html")
+    runs = (tmp_path / "report.html").read_text("utf-8").split("<summary>Every run")[1]
+    assert "<td>0</td><td>2</td><td>10.00%</td>" in runs
+    first["best_epoch"] = 0
+    assert report.summary(results)[0]["test_error_mean"] == pytest.approx((0.9 + 0.04) / 2)
+
+
 def test_tidy_has_one_flat_record_an_epoch_with_the_same_columns(results):
     records = report.tidy(results)
     assert len(records) == 4 * 3

@@ -1,9 +1,10 @@
 import json
 from functools import partial
 
+import jaxtyping
 import optax
 import pytest
-from test_fit import blobs, build
+from test_fit import blobs, build, elman
 
 import anyprop as ap
 
@@ -51,8 +52,29 @@ def test_an_interrupted_comparison_is_finished_by_resume(tmp_path):
         ([], None, "at least one rule"),
         ([ap.Backprop(), ap.Backprop()], None, "each only once"),
         ([ap.Backprop()], {}, "no entry for backprop"),
+        ([ap.Backprop()], {"backprop": optax.sgd(0.1), "newton": optax.sgd(1.0)}, "^optimizer has an entry for newton"),
     ],
 )
 def test_bad_rules_and_optimizers_are_refused(rules, optimizer, match):
     with pytest.raises(ValueError, match=match):
         quick(rules, build, blobs(), optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"rules": [ap.Backprop(), ap.DirectFeedbackAlignment()], "net": elman, "data": blobs(shape=(4, 3))}, "recurr"),
+        ({"rules": "backprop"}, r"^rules must be .*, not 'backprop'"),
+        ({"rules": ap.Backprop()}, "^rules must be"),
+        ({"rules": ["backprop", "kolen-pollack"]}, "^rule must be .*, not 'backprop'"),
+        ({"rules": [ap.Backprop(), ap.KolenPollack]}, r"^rule must be .* KolenPollack\(\), not"),
+        ({"optimizer": {"backprop": optax.sgd(0.1), "newton": "sgd"}}, "^optimizer must be .*, not 'sgd'"),
+        ({"callbacks": print}, "^callbacks must be"),
+    ],
+)  # fmt: skip
+def test_the_last_rule_is_refused_before_the_first_one_trains(change, match, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    good = {"rules": [ap.Backprop(), ap.Newton()], "net": build, "data": blobs(), "out": tmp_path / "run"}
+    with pytest.raises(TypeError, match=match):
+        quick(**(good | change))
+    assert not (tmp_path / "run").exists()

@@ -1,16 +1,19 @@
 import dataclasses
 import json
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
+import jaxtyping
 import numpy as np
 import optax
 import pytest
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import anyprop as ap
-from anyprop.training import CheckpointError
+from anyprop.training import CheckpointError, _checkpoint, _fit
 
 
 def blobs(n: int = 120, *, shape=(6,), validation: int = 40, test: int = 40, seed: int = 0) -> ap.data.Data:
@@ -27,6 +30,7 @@ def blobs(n: int = 120, *, shape=(6,), validation: int = 40, test: int = 40, see
 
 
 build = partial(ap.nets.mlp, 6, 5, 3)
+elman = partial(ap.nets.elman, 3, 5, 3, steps=4)
 quick = partial(ap.fit, optimizer=optax.sgd(0.1, momentum=0.9), batch_size=20, progress=False)
 
 
@@ -111,7 +115,8 @@ def test_resume_of_a_finished_run_trains_no_further(tmp_path):
     [
         ({"rule": ap.FeedbackAlignment()}, "rule"),
         ({"net": partial(ap.nets.mlp, 6, 4, 3)}, "model"),
-        ({"net": partial(ap.nets.mlp, 6, 5, 3, activation="relu")}, "model"),
+        ({"net": partial(ap.nets.mlp, 6, 5, 3, activation="relu")}, r"model.stages\[0\].activation \(tanh, now relu\)"),
+        ({"net": partial(ap.nets.mlp, 6, 5, 3, init="he-normal")}, r"model.* \(glorot-normal, now he-normal\)"),
         ({"data": blobs(seed=1)}, "data"),
         ({"batch_size": 30}, "batch_size"),
         ({"seeds": 2}, "seeds"),
@@ -122,9 +127,52 @@ def test_a_checkpoint_of_other_settings_is_refused(change, named, tmp_path):
     same = {"rule": ap.Backprop(), "net": build, "data": blobs(), "epochs": 1}
     quick(**same, out=tmp_path)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
-    with pytest.raises(CheckpointError, match=f"another {named}"):
+    with pytest.raises(CheckpointError, match=f"another {named}") as raised:
         quick(**(same | change), out=tmp_path, resume=True)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < len(str(tmp_path)) + 300
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_function_is_refused_though_both_are_called_alike(tmp_path):
+    def net(slope, scale):
+        options = {"activation": lambda a: jax.numpy.maximum(a, slope * a), "init": jax.nn.initializers.normal(scale)}
+        return partial(ap.nets.mlp, 6, 5, 3, **options)
+
+    train = partial(quick, ap.Backprop(), data=blobs(), epochs=1, out=tmp_path)
+    train(net(0.1, 0.5))
+    for other, named in ((net(0.2, 0.5), "activation"), (net(0.1, 0.6), "init")):
+        with pytest.raises(CheckpointError, match=rf"another model\.stages\[0\]\.{named} "):
+            train(other, resume=True)
+    train(net(0.1, 0.5), resume=True)
+
+
+def functions():
+    def recursive(a, times=2):
+        return a if times == 0 else recursive(a / 2, times - 1)
+
+    return [
+        lambda a: jax.numpy.sin(a),
+        lambda a: jax.numpy.cos(a),
+        lambda a: 2 * a,
+        lambda a, by=2: by * a,
+        lambda a, by=3: by * a,
+        lambda a: jax.vmap(lambda b: 3 * b)(a),
+        lambda a: jax.vmap(lambda b: 4 * b)(a),
+        recursive,
+        jax.jit(lambda a: 5 * a),
+        partial(jax.nn.leaky_relu, negative_slope=0.1),
+        partial(jax.nn.leaky_relu, negative_slope=0.2),
+        jax.nn.initializers.constant(np.arange(3)),
+        jax.nn.initializers.constant(np.arange(1, 4)),
+    ]
+
+
+def test_a_function_is_told_from_others_and_not_from_itself_made_again():
+    once, again = ([_fit._text(function) for function in functions()] for _ in range(2))
+    assert once == again
+    assert len(set(once)) == len(once)
+    assert [_fit._text(f) for f in (jax.nn.relu, ap.nets.INITIALISERS["zeros"])] == ["relu", "zeros"]
 
 
 @pytest.mark.parametrize(
@@ -140,11 +188,30 @@ def test_a_checkpoint_of_another_schedule_is_refused_though_both_begin_alike(sch
     train(epochs=2, optimizer=optax.adam(schedule(50_000)), resume=True)
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path):
+def without_sum(path) -> None:
+    arrays = load_file(path)
+    with safe_open(path, framework="numpy") as file:
+        save_file(arrays, path, metadata={"anyprop": file.metadata()["anyprop"]})
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "incomplete"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40] + b"7" * 40), "SHA-256"),
+        (lambda path: path.write_bytes(path.read_bytes().replace(rb"\"epoch\": 1", rb"\"epoch\": 0")), "SHA-256"),
+        (without_sum, "sha256"),
+        (lambda path: save_file({}, path), "None"),
+        (lambda path: save_file({}, path, metadata={"anyprop": "{}"}), "sha256"),
+        (lambda path: _checkpoint.save(path, (), {"epoch": 1}), "lacks identity, history"),
+    ],
+    ids=["cut", "array", "note", "no sum", "no note", "empty note", "other note"],
+)
+def test_a_damaged_checkpoint_is_refused(damage, why, tmp_path):
     quick(ap.Backprop(), build, blobs(), epochs=1, out=tmp_path)
     path = tmp_path / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(CheckpointError, match="damaged"):
+    damage(path)
+    with pytest.raises(CheckpointError, match=f"damaged .*{why}.*; remove it"):
         quick(ap.Backprop(), build, blobs(), epochs=2, out=tmp_path, resume=True)
 
 
@@ -200,6 +267,65 @@ def test_early_stop_waits_for_the_validation_loss_and_returns_the_best():
     assert_same(run.learners[0], ends[best].learners[0])
 
 
+def test_a_seed_that_stops_early_among_several_ends_as_it_ends_alone(tmp_path):
+    train = partial(quick, ap.Backprop(), build, blobs(40), epochs=60, patience=1, optimizer=optax.sgd(1.0))
+
+    def interrupt(end):
+        if end.epoch == 3:
+            raise KeyboardInterrupt
+
+    together = train(seeds=4)
+    with pytest.raises(KeyboardInterrupt):
+        train(seeds=4, out=tmp_path, callbacks=[interrupt])
+    resumed = train(seeds=4, out=tmp_path, resume=True)
+    lengths = []
+    for seed in range(4):
+        alone = train(seeds=[seed])
+        ended = alone.results["runs"][0]
+        lengths.append(len(ended["epochs"]))
+        assert ended["best_epoch"] == lengths[-1] - 1
+        for run in (together, resumed):
+            assert run.results["runs"][seed]["best_epoch"] == ended["best_epoch"]
+            for a, b in zip(jax.tree.leaves(run.learners[seed]), jax.tree.leaves(alone.learners[0]), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert_same(together.learners, resumed.learners)
+    losses = np.array([[epoch["validation_loss"] for epoch in run["epochs"]] for run in together.results["runs"]])
+    later = [losses[i, length:].min(initial=np.inf) < losses[i, :length].min() for i, length in enumerate(lengths)]
+    assert any(later)  # a seed that finds a better learner after its own end
+
+
+def test_the_summary_after_an_early_stop_is_that_of_the_returned_learners():
+    data = blobs(40)
+    run = quick(ap.Backprop(), build, data, epochs=60, seeds=3, patience=3, optimizer=optax.sgd(1.0))
+    x, y = jax.numpy.asarray(data.split("test").x), data.split("test").y
+    errors = [np.mean(np.argmax(each.model(x), axis=1) != y) for each in run.learners]
+    last = [each["epochs"][-1]["test_error"] for each in run.results["runs"]]
+    (record,) = ap.report.summary(run.results)
+    assert record["test_error_mean"] == pytest.approx(np.mean(errors)) != pytest.approx(np.mean(last))
+
+
+def test_a_seed_that_diverges_after_its_own_end_stops_nobody():
+    key_of_the_first = jax.random.fold_in(jax.random.key(0), 1)
+
+    class Late(ap.Backprop):
+        """Backprop whose first seed gets no better after an epoch of two steps, and has no loss after three."""
+
+        def init(self, model, *, data=None, key):
+            first = jax.numpy.all(jax.random.key_data(key) == jax.random.key_data(key_of_the_first))
+            return ap.Learner(model, memory=(jax.numpy.zeros(()), first))
+
+        def credit(self, learner, batch, *, key):
+            credit, (step, first) = super().credit(learner, batch, key=key), learner.memory
+            loss = jax.numpy.where(first & (step >= 6), jax.numpy.nan, credit.loss)
+            grads = jax.tree.map(lambda g: jax.numpy.where(first, jax.numpy.where(step < 2, g, -g), g), credit.grads)
+            return ap.Credit(loss, credit.output, grads, (step + 1, first))
+
+    train = partial(quick, Late(), build, blobs(40), epochs=6, patience=2, optimizer=optax.sgd(0.05))
+    assert [run["best_epoch"] for run in train(seeds=2).results["runs"]] == [1, 6]
+    with pytest.raises(ap.Diverged, match=r"seed 0"):
+        train(patience=5)
+
+
 def test_the_test_split_decides_nothing():
     data = blobs()
     other = dataclasses.replace(data, test=blobs(seed=5).test)
@@ -233,7 +359,7 @@ def test_convolutions_outside_the_scan_train_alike(monkeypatch):
 def test_data_are_delivered_in_the_shape_of_the_net():
     data = blobs(shape=(4, 3))
     quick(ap.Backprop(), partial(ap.nets.mlp, 12, 3), data, epochs=1)
-    quick(ap.Backprop(), partial(ap.nets.elman, 3, 5, 3, steps=4), data, epochs=1)
+    quick(ap.Backprop(), elman, data, epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -251,13 +377,50 @@ def test_data_are_delivered_in_the_shape_of_the_net():
         ({"resume": True, "out": None}, ValueError, "resume=True needs out"),
         ({"net": "784-10"}, TypeError, "model must be callable"),
         ({"net": lambda key: eqx.nn.Linear(6, 3, key=key), "rule": ap.FeedbackAlignment()}, TypeError, "from_equinox"),
+        ({"net": eqx.nn.MLP(6, 3, 5, 1, key=jax.random.key(0))}, TypeError, "^net .* or pass equinox.filter_vmap"),
+        ({"net": elman, "data": blobs(shape=(4, 3)), "rule": ap.DirectFeedbackAlignment()}, TypeError, "recurrence"),
+        ({"net": elman, "data": blobs(shape=(4, 3)), "rule": ap.IndirectFeedbackAlignment()}, TypeError, "recurrence"),
+        ({"net": elman, "data": blobs(shape=(4, 3)), "rule": ap.WeightMirror()}, TypeError, "recurrence"),
+        ({"rule": "kolen-pollack"}, TypeError, r"^rule must be .* KolenPollack\(\), not 'kolen-pollack'"),
+        ({"rule": ap.SignSymmetry}, TypeError, r"^rule must be .* SignSymmetry\(\), not <class"),
+        ({"optimizer": "adam"}, TypeError, r"^optimizer must be .* optax.adam\(1e-3\), not 'adam'"),
+        ({"optimizer": optax.adam}, TypeError, "^optimizer must be"),
+        ({"data": "mnist"}, TypeError, r"^data must be .* ap.data.load\('mnist'\), not a str"),
+        ({"data": (np.zeros((9, 6)), np.zeros(9))}, TypeError, "^data must be .* not a tuple"),
+        ({"callbacks": print}, TypeError, r"^callbacks must be .* \[print\]"),
+        ({"callbacks": ["print"]}, TypeError, "^callbacks must be"),
+        ({"seeds": 2.5}, ValueError, "^seeds must be"),
     ],
 )  # fmt: skip
-def test_bad_input_is_refused_before_anything_is_written(change, error, match, tmp_path):
+def test_bad_input_is_refused_before_anything_is_written(change, error, match, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
     good = {"rule": ap.Backprop(), "net": build, "data": blobs(), "epochs": 1, "out": tmp_path / "run"}
     with pytest.raises(error, match=match):
         quick(**(good | change))
     assert not (tmp_path / "run").exists()
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    one, two = np.int64(1), np.int64(2)
+    numbers: dict[str, Any] = {"epochs": one, "batch_size": np.int32(20), "patience": one, "seeds": two}
+    run = quick(ap.Backprop(), build, blobs(40), **numbers, out=tmp_path)
+    numbers |= {"epochs": two, "seeds": np.arange(2)}
+    again = quick(ap.Backprop(), build, blobs(40), **numbers, out=tmp_path, resume=True)
+    settings = json.loads((tmp_path / "results.json").read_text())["settings"]
+    assert [settings[name] for name in ("epochs", "batch_size", "patience", "seeds")] == [2, 20, 1, [0, 1]]
+    assert timeless(run)[0] == timeless(again)[0]
+
+
+def test_a_rule_that_looks_at_its_model_s_numbers_in_init_is_trained():
+    class Looks(ap.Backprop):
+        """Backprop that asks for a weight that is not zero."""
+
+        def init(self, model, *, data=None, key):
+            assert float(np.abs(model.stages[0].weight).max()) > float(jax.random.uniform(key) * 0)
+            return super().init(model, data=data, key=key)
+
+    quick(Looks(), build, blobs(40), epochs=1)
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):

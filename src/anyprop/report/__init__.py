@@ -24,7 +24,9 @@ can be made again years later without a network, a data set or a device:
 ```
 
 Errors are fractions, angles degrees, `seconds` the training time since the start. Any number may be
-missing, `None` or NaN; what is made of it is then left out.
+missing, `None` or NaN; what is made of it is then left out. A run that may stop early also has
+`"best_epoch"`, the epoch with the lowest validation loss, whose weights it gave back: it is summed up by
+that epoch, any other by its last.
 """
 
 import importlib

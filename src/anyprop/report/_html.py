@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from .._files import write_bytes
 from . import _plots
 from ._plots import Look, NothingToDrawError, alignment_figure, cost_figure, learning_figure, looks, svg
-from ._records import Results, Run, epochs_of, layers, number, runs_by_rule, summary
+from ._records import Results, Run, end_of, epochs_of, layers, number, runs_by_rule, summary
 from ._words import (
     NOTHING,
     Record,
@@ -158,8 +158,8 @@ def _summary_section(records: Sequence[Record], look: Mapping[str, Look]) -> str
     return f"""<section>
 <h2>Summary</h2>
 <div class="card">
-<p class="note" id="about-summary">Rules at their last epoch, lowest test error first; no epoch is chosen by
-its test error. Bars start at zero.</p>
+<p class="note" id="about-summary">Rules at their last epoch, or with patience each run at its best one on the
+validation split, lowest test error first; no epoch is chosen by its test error. Bars start at zero.</p>
 <div class="scroll" tabindex="0"><table aria-labelledby="about-summary">
 <thead><tr><th scope="col">Rule</th>{head}</tr></thead>
 <tbody>
@@ -181,7 +181,7 @@ def _learning_section(results: Results, records: Sequence[Record]) -> str:
             lambda width: learning_figure(results, "test_error", width=width),
             "Share of test examples given a wrong label after each epoch (epoch 0: before training). "
             "Line: mean over the seeds. Band: from the best seed to the worst.",
-            f"Test error over epochs. At the last epoch: {_spoken(records, 'test_error_mean', percent)}.",
+            f"Test error over epochs. At the epoch of the summary: {_spoken(records, 'test_error_mean', percent)}.",
         ),
         _card(
             "Training loss",
@@ -203,7 +203,7 @@ def _alignment_section(results: Results, records: Sequence[Record]) -> str:
         "nor raises the cost, and above it raises it. "
         "Line: mean over the seeds. Band: from the lowest seed to the highest.",
         f"Alignment angle over epochs, layer by layer: {', '.join(layers(results))}. "
-        f"Mean over layers at the last epoch: {_spoken(records, 'alignment', angle)}.",
+        f"Mean over layers at the epoch of the summary: {_spoken(records, 'alignment', angle)}.",
     )
     return _section("Alignment", [card])
 
@@ -212,7 +212,7 @@ def _cost_section(results: Results, records: Sequence[Record]) -> str:
     card = _card(
         "Accuracy and its price",
         lambda width: cost_figure(results, width=width),
-        "Test error against the training time it took; and at the last epoch against the rule's steps per "
+        "Test error against the training time it took; and that of the summary against the rule's steps per "
         "second divided by those of backprop (dotted). Down is more accurate; quicker is left where the axis "
         "is time, right where it is speed. Compilation is not counted. "
         "Bands span the seeds; error bars are standard deviations.",
@@ -337,15 +337,15 @@ def _value(value: Any) -> str:
 
 
 def _runs_section(runs: Mapping[str, Sequence[Run]], look: Mapping[str, Look]) -> str:
-    """Every run's last epoch: the numbers behind the means."""
+    """Every run at the epoch of the summary: the numbers behind the means."""
     rows = "\n".join(
         f'<tr class="pick-{look[rule].place}"><th scope="row">{_mark(look[rule])}{escape(rule)}</th>'
         f"<td>{_value(run.get('seed'))}</td><td>{sum(e.get('epoch') != 0 for e in epochs_of(run))}</td>"
-        f"<td>{percent(number(last.get('test_error')))}</td><td>{_loss(last.get('test_loss'))}</td>"
-        f"<td>{_loss(last.get('train_loss'))}</td><td>{duration(number(last.get('seconds')))}</td></tr>"
+        f"<td>{percent(number(end.get('test_error')))}</td><td>{_loss(end.get('test_loss'))}</td>"
+        f"<td>{_loss(end.get('train_loss'))}</td><td>{duration(number(last.get('seconds')))}</td></tr>"
         for rule, each in runs.items()
         for run in each
-        for last in [epochs_of(run)[-1] if epochs_of(run) else {}]
+        for last, end in [(epochs_of(run)[-1] if epochs_of(run) else {}, end_of(run))]
     )
     head = "".join(
         f'<th scope="col">{name}</th>'

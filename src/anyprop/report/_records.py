@@ -32,13 +32,14 @@ def summary(results: Results) -> list[dict[str, Any]]:
 
         - `rule`: its name;
         - `seeds`: how many runs it has; `finished`: how many of them ended with a finite test error;
-        - `test_error_mean`, `test_error_sd`: over the finished seeds, at each one's last epoch, as fractions;
-          the standard deviation divides by n - 1 and is NaN for one seed;
+        - `test_error_mean`, `test_error_sd`: over the finished seeds, at each one's last epoch, or at its
+          `best_epoch` where it may stop early, as fractions; the standard deviation divides by n - 1 and is NaN
+          for one seed;
         - `steps_per_second`, `ratio_to_backprop`: medians over seeds; a ratio of 0.5 is half as many steps
           a second as backprop takes;
-        - `alignment`: mean angle to the exact gradient at the last epoch, over seeds and layers, in degrees;
+        - `alignment`: mean angle to the exact gradient at that epoch, over seeds and layers, in degrees;
         - `feedback_alignment`: the same mean for the angle between feedback and forward weights;
-        - `seconds`: mean training time.
+        - `seconds`: mean training time, of all epochs.
 
         What was not recorded is NaN.
 
@@ -49,9 +50,10 @@ def summary(results: Results) -> list[dict[str, Any]]:
 
 
 def _summary_of(rule: str, runs: Sequence[Run]) -> dict[str, Any]:
+    ends = [end_of(run) for run in runs]
     last = [epochs_of(run)[-1] for run in runs if epochs_of(run)]
     cost = [run.get("cost") or {} for run in runs]
-    error = _finite(number(epoch.get("test_error")) for epoch in last)
+    error = _finite(number(epoch.get("test_error")) for epoch in ends)
     return {
         "rule": rule,
         "seeds": len(runs),
@@ -60,8 +62,8 @@ def _summary_of(rule: str, runs: Sequence[Run]) -> dict[str, Any]:
         "test_error_sd": float(np.std(error, ddof=1)) if len(error) > 1 else math.nan,
         "steps_per_second": _median(number(c.get("steps_per_second")) for c in cost),
         "ratio_to_backprop": _median(number(c.get("ratio_to_backprop")) for c in cost),
-        "alignment": mean(_angles(last, "alignment")),
-        "feedback_alignment": mean(_angles(last, "feedback_alignment")),
+        "alignment": mean(_angles(ends, "alignment")),
+        "feedback_alignment": mean(_angles(ends, "feedback_alignment")),
         "seconds": mean(number(epoch.get("seconds")) for epoch in last),
     }
 
@@ -116,6 +118,14 @@ def runs_by_rule(results: Results) -> dict[str, list[Run]]:
 def epochs_of(run: Run) -> Sequence[Epoch]:
     """Return the state before training, where it was recorded, and the epochs, which may be none."""
     return [*([start] if (start := run.get("start")) else []), *(run.get("epochs") or [])]
+
+
+def end_of(run: Run) -> Epoch:
+    """Return the epoch whose weights the run gave back: its `best_epoch` if it names one, else its last; may be {}."""
+    epochs = epochs_of(run)
+    best = run.get("best_epoch")
+    last = epochs[-1] if epochs else {}
+    return last if best is None else next((epoch for epoch in epochs if epoch.get("epoch") == best), last)
 
 
 def layers(results: Results) -> list[str]:

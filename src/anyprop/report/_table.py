@@ -23,7 +23,8 @@ def table(results: Results) -> Table:
     best = min((r["test_error_mean"] for r in records if math.isfinite(r["test_error_mean"])), default=math.nan)
     out = Table(
         box=SIMPLE_HEAD,
-        caption="Last epoch; mean ± standard deviation over seeds.\nAngle to the exact gradient, mean over layers.",
+        caption="Last epoch, or with patience the best one on the validation split; mean ± standard\n"
+        "deviation over seeds. Angle to the exact gradient, mean over layers.",
         caption_justify="left",
     )
     out.add_column("rule", no_wrap=True)

@@ -1,6 +1,8 @@
 """Checkpoints: the state of a run after an epoch, in one safetensors file, written whole or not at all."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +20,58 @@ class CheckpointError(ValueError):
 
 
 def save(path: Path, state: PyTree, note: dict[str, Any]) -> None:
-    """Write every array of `state`, and `note` as JSON beside them, to `path`."""
+    """Write every array of `state`, `note` as JSON beside them, and a sum of all that, to `path`."""
     arrays = {f"{i:05d}": np.ascontiguousarray(_plain(leaf)) for i, leaf in enumerate(jax.tree.leaves(state))}
     text = json.dumps(without_nan(note), allow_nan=False)
-    write_whole(path, lambda temporary: save_file(arrays, temporary, metadata={"anyprop": text}))
+    metadata = {"anyprop": text, "sha256": _sum(text, arrays)}
+    write_whole(path, lambda temporary: save_file(arrays, temporary, metadata=metadata))
 
 
-def read_note(path: Path) -> dict[str, Any]:
-    """Return the note that `save` wrote.
+def read(path: Path, like: Mapping[str, Any]) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Return the note, which has the names of `like`, and the arrays that `save` wrote.
+
+    A checkpoint without a sum, as they were written at first, is refused: nobody can tell whether it is whole.
 
     Raises:
         CheckpointError: the file is damaged or not one of ours.
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            return json.loads(file.metadata()["anyprop"])
+            metadata = file.metadata()
+            arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        text, written = metadata["anyprop"], metadata["sha256"]
+        note = json.loads(text)
+        if _sum(text, arrays) != written:
+            raise ValueError("its contents are not those whose SHA-256 it holds")
+        if missing := [name for name in like if name not in note]:
+            raise ValueError(f"its note lacks {', '.join(missing)}")
     except (SafetensorError, KeyError, TypeError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged or not an anyprop checkpoint ({error}); remove it to start again"
+            f"{path} is damaged or not a checkpoint of this version of anyprop ({error}); remove it to start again"
         ) from error
+    return note, list(arrays.values())
 
 
-def restore(path: Path, like: PyTree) -> PyTree:
-    """Return the state saved in `path`, in the structure of `like`.
+def restore(path: Path, arrays: list[np.ndarray], like: PyTree) -> PyTree:
+    """Return the state whose arrays were read from `path`, in the structure of `like`.
 
     Raises:
-        CheckpointError: the file is damaged, or its arrays do not fit `like`.
+        CheckpointError: the arrays do not fit `like`.
     """
     leaves, treedef = jax.tree.flatten(like)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = [file.get_tensor(name) for name in sorted(file.keys())]
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove it to start again") from error
     wanted = [(_plain(leaf).shape, _plain(leaf).dtype) for leaf in leaves]
     if wanted != [(array.shape, array.dtype) for array in arrays]:
         raise CheckpointError(f"{path} holds arrays of other shapes than this run; pass another out folder")
     return jax.tree.unflatten(treedef, [_typed(a, leaf) for a, leaf in zip(arrays, leaves, strict=True)])
+
+
+def _sum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """The SHA-256 of a note and of the arrays beside it, each with its name, type and shape, in the order given."""
+    digest = hashlib.sha256(text.encode())
+    for name, array in arrays.items():
+        digest.update(f"{name}:{array.dtype}{array.shape};".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _is_key(leaf: jax.Array) -> bool:

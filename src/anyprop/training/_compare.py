@@ -14,7 +14,7 @@ from .._versions import versions
 from ..contract import Rule
 from ..data import Data
 from ..rules import name_of
-from ._fit import Callback, Run, check, draw_models, fit, refuse_results
+from ._fit import Callback, Run, check, check_rule, draw_models, fit, list_seeds, refuse_results
 from ._progress import Progress
 
 
@@ -105,19 +105,29 @@ def compare(
         The runs, and one table of all.
 
     Raises:
-        ValueError: as for `fit`; also when `rules` is empty or names a rule twice, or `optimizer` misses one.
-        TypeError: a rule cannot train this kind of network.
+        ValueError: as for `fit`; also when `rules` is empty or names a rule twice, or `optimizer` misses one or
+            names another.
+        TypeError: an argument is of another kind, or a rule cannot train this kind of network.
         FileExistsError: `out` holds an earlier comparison, and `resume` is not asked for.
     """
+    if isinstance(rules, str | type | Rule):
+        raise TypeError(f"rules must be a sequence of rules, such as [Backprop(), KolenPollack()], not {rules!r}")
+    for rule in rules.values() if isinstance(rules, Mapping) else rules:
+        check_rule(rule)
     named = dict(rules) if isinstance(rules, Mapping) else {name_of(rule): rule for rule in rules}
     if not named or len(named) < len(rules):
         raise ValueError("rules must name at least one rule, and each only once; pass a mapping to tell variants apart")
     optimizers = optimizer if isinstance(optimizer, Mapping) else dict.fromkeys(named, optimizer)
     if missing := set(named) - set(optimizers):
         raise ValueError(f"optimizer has no entry for {', '.join(sorted(missing))}")
-    (model, *_), _ = draw_models(net, [0])
-    for rule in named.values():  # all of them, before the first one trains
-        check(rule, model, data, epochs=epochs, batch_size=batch_size, patience=patience)
+    if extra := set(optimizers) - set(named):
+        raise ValueError(f"optimizer has an entry for {', '.join(sorted(extra))}; the rules are {', '.join(named)}")
+    (model, *_), _ = draw_models(net, list_seeds(seeds)[:1])
+    for name, rule in named.items():  # all of them, before the first one trains
+        check(
+            rule, model, data, epochs=epochs, batch_size=batch_size, patience=patience, optimizer=optimizers[name],
+            callbacks=callbacks,
+        )  # fmt: skip
     if out is not None and not resume:
         refuse_results(Path(out))
     folder = None if out is None else writable_folder("out", Path(out))

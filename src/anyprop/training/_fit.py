@@ -1,13 +1,15 @@
 """Training: one rule, one network, some seeds, in one compiled program an epoch."""
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import re
 import time
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from .._files import without_nan, writable_folder, write_json, write_text
 from .._versions import versions
 from ..contract import Learner, Rule, hyperparameters
 from ..data import Data
-from ..nets import Stage
+from ..nets import ACTIVATIONS, INITIALISERS, Stage
 from ..rules import name_of
 from . import _checkpoint
 from ._checkpoint import CheckpointError
@@ -125,7 +127,8 @@ def fit(
         seeds: how many seeds (0, 1, ...), or which. A seed decides the initial weights, the order of the
             examples and whatever is random in the rule.
         patience: stop early when the validation loss has not fallen for that many epochs, and return
-            each seed's best learner; needs a validation split. Default: train for all epochs.
+            each seed's best learner, which no epoch after the end of its own patience replaces; needs a
+            validation split. Default: train for all epochs.
         alignment: after every epoch, measure the angle between the rule's update and the exact gradient.
             Turn it off for a model that cannot be differentiated.
         callbacks: called after every epoch with an `EpochEnd`; one that returns True ends the run.
@@ -144,8 +147,8 @@ def fit(
         ValueError: an argument is out of range, sizes do not fit the data, labels do not fit the
             outputs, or `out` cannot be written to. Raised before anything is compiled or written.
         FileExistsError: `out` holds an earlier run, and `resume` is not asked for.
-        TypeError: the rule cannot train this kind of network.
-        CheckpointError: the checkpoint is damaged or belongs to other settings.
+        TypeError: an argument is of another kind, or the rule cannot train this kind of network.
+        CheckpointError: the checkpoint is damaged, belongs to other settings, or has more epochs than are asked for.
         Diverged: the loss became NaN or infinite; the message names the rule, the seed and the step.
 
     Warns:
@@ -160,11 +163,16 @@ def fit(
         >>> sorted(run.records[-1])[:2]
         ['alignment/1 Dense', 'alignment/2 Dense']
     """
-    seed_list = _seed_list(seeds)
+    seed_list = list_seeds(seeds)
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder that holds the checkpoint")
     models, roots = draw_models(net, seed_list)
-    data = check(rule, models[0], data, epochs=epochs, batch_size=batch_size, patience=patience)
+    data = check(
+        rule, models[0], data, epochs=epochs, batch_size=batch_size, patience=patience, optimizer=optimizer,
+        callbacks=callbacks,
+    )  # fmt: skip
+    epochs, batch_size = int(epochs), int(batch_size)  # JSON knows no integers of NumPy
+    patience = None if patience is None else int(patience)
     if out is not None and not resume:
         refuse_results(Path(out))
     if optimizer is None:
@@ -188,17 +196,22 @@ def fit(
         **(settings or {}),
     }
     identity = {
-        "rule": {"name": name_of(rule), **{k: repr(v) for k, v in hyperparameters(rule).items()}},
-        "model": _describe(models[0]),
+        **_parts("rule", rule),
+        **_parts("model", models[0]),
         "data": data.fingerprint(),
         "batch_size": batch_size,
         "seeds": seed_list,
         "patience": patience,
-        "optimizer": _behaviour(optimizer, learners[0]),
+        **_parts("optimizer", _behaviour(optimizer, learners[0])),
     }
     trainer = _Trainer(program, name, roots, seed_list, patience, folder, identity)
     if resume:
         trainer.resume()
+        if trainer.epoch > epochs:
+            raise CheckpointError(
+                f"{trainer.checkpoint} has {trainer.epoch} epochs, more than epochs={epochs}; "
+                "pass at least as many, or another out folder"
+            )
     warned = False
     reporter = Progress(show=progress) if isinstance(progress, bool) else progress
     with reporter.task(name, epochs, done=trainer.epoch) as advance:
@@ -252,20 +265,22 @@ class _Trainer:
     @property
     def stopped(self) -> bool:
         """Whether every seed has waited for a better validation loss as long as it may."""
-        return self.patience is not None and all(waited >= self.patience for waited in self.waited)
+        return not any(self._waits())
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return
-        note = _checkpoint.read_note(self.checkpoint)
-        for name, value in json.loads(json.dumps(self.identity)).items():
-            if note["identity"].get(name) != value:
+        note, arrays = _checkpoint.read(self.checkpoint, self._note())
+        was, now = note["identity"], json.loads(json.dumps(self.identity))
+        for name in was | now:
+            if was.get(name) != now.get(name):
                 raise CheckpointError(
-                    f"{self.checkpoint} was written with another {name} ({note['identity'].get(name)}, now {value}); "
+                    f"{self.checkpoint} was written with another {name} "
+                    f"({_short(was.get(name))}, now {_short(now.get(name))}); "
                     "run with the settings it was written with, or pass another out folder"
                 )
-        self.state, self.best = _checkpoint.restore(self.checkpoint, (self.state, self.best))
+        self.state, self.best = _checkpoint.restore(self.checkpoint, arrays, (self.state, self.best))
         self.epoch, self.history = note["epoch"], note["history"]
         self.best_loss = [float("inf") if value is None else value for value in note["best_loss"]]
         self.waited = note["waited"]
@@ -296,14 +311,7 @@ class _Trainer:
             with self.lines.open("a", encoding="utf-8") as file:
                 file.write("".join(self._line(record) for record in records))
         if self.checkpoint is not None:
-            note = {
-                "identity": self.identity,
-                "epoch": self.epoch,
-                "history": self.history,
-                "best_loss": self.best_loss,
-                "waited": self.waited,
-            }
-            _checkpoint.save(self.checkpoint, (self.state, self.best), note)
+            _checkpoint.save(self.checkpoint, (self.state, self.best), self._note())
         return records
 
     def learners(self, best: bool = False) -> list[Learner]:
@@ -312,7 +320,7 @@ class _Trainer:
         return [self.program.learner(state, i) for i in range(len(self.seeds))]
 
     def runs(self) -> list[dict[str, Any]]:
-        """One run a seed, as `results.json` has them."""
+        """One run a seed, as `results.json` has them, with the epoch of its best learner where it may stop early."""
         start, *epochs = [
             [{k: v for k, v in record.items() if k not in ("rule", "seed")} for record in epoch]
             for epoch in self.history
@@ -323,11 +331,22 @@ class _Trainer:
                 "rule": self.name,
                 "seed": seed,
                 "cost": {"steps_per_second": rate},
+                **({} if self.patience is None else {"best_epoch": self._best_epoch(i)}),
                 "start": start[i],
                 "epochs": [epoch[i] for epoch in epochs],
             }
             for i, seed in enumerate(self.seeds)
         ]
+
+    def _note(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the arrays."""
+        return {
+            "identity": self.identity,
+            "epoch": self.epoch,
+            "history": self.history,
+            "best_loss": self.best_loss,
+            "waited": self.waited,
+        }
 
     def _epoch_keys(self) -> Array:
         return jax.vmap(lambda key: jax.random.fold_in(key, self.epoch))(self.keys)
@@ -353,9 +372,20 @@ class _Trainer:
             records.append(without_nan(record | angles[i]))
         return records
 
+    def _waits(self) -> list[bool]:
+        """Which seeds may still get better: one whose patience has run out ends as it would alone."""
+        return [self.patience is None or waited < self.patience for waited in self.waited]
+
+    def _best_epoch(self, i: int) -> int:
+        """The first epoch of a seed with its best validation loss; 0 if no loss was ever finite."""
+        found = (epoch[i]["epoch"] for epoch in self.history[1:] if epoch[i]["validation_loss"] == self.best_loss[i])
+        return next(found, 0)
+
     def _keep_best(self, losses: list[float]) -> None:
-        better = [loss < best for loss, best in zip(losses, self.best_loss, strict=True)]
-        self.best_loss = [min(pair) for pair in zip(losses, self.best_loss, strict=True)]
+        better = [
+            waits and loss < best for waits, loss, best in zip(self._waits(), losses, self.best_loss, strict=True)
+        ]
+        self.best_loss = [loss if b else best for loss, best, b in zip(losses, self.best_loss, better, strict=True)]
         self.waited = [0 if b else waited + 1 for b, waited in zip(better, self.waited, strict=True)]
         kept = [self.state.learner if b else self.best for b in better]
         self.best = stack([pick(tree, i) for i, tree in enumerate(kept)])
@@ -363,6 +393,7 @@ class _Trainer:
     def _refuse_divergence(self, steps: Steps, finite: np.ndarray) -> None:
         """Raise if a loss is not finite, or a weight is not after the last step, whose loss nobody has seen."""
         bad = np.concatenate([~np.isfinite(steps.loss), ~finite[:, None]], axis=1)
+        bad[~np.array(self._waits())] = False  # nothing of what a seed does after its own end is used
         if not bad.any():
             return
         step = int(bad.any(axis=0).argmax())
@@ -383,7 +414,28 @@ class _Trainer:
         return json.dumps(without_nan(record), allow_nan=False) + "\n"
 
 
-def check(rule: Rule, model: PyTree, data: Data, *, epochs: int, batch_size: int, patience: int | None) -> Data:
+def check_rule(rule: Rule) -> None:
+    """Refuse what is no rule, such as the name or the class of one.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(rule, Rule):
+        name = rule.__name__ if isinstance(rule, type) else "KolenPollack"
+        raise TypeError(f"rule must be a rule, such as {name}(), not {rule!r}")
+
+
+def check(
+    rule: Rule,
+    model: PyTree,
+    data: Data,
+    *,
+    epochs: int,
+    batch_size: int,
+    patience: int | None,
+    optimizer: optax.GradientTransformation | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Data:
     """Refuse a run that cannot go well, before anything is compiled or written.
 
     Args:
@@ -393,14 +445,23 @@ def check(rule: Rule, model: PyTree, data: Data, *, epochs: int, batch_size: int
         epochs: passes over the training split.
         batch_size: examples of one step.
         patience: epochs to wait for a better validation loss, or None.
+        optimizer: the optimizer, or None.
+        callbacks: what is called after every epoch.
 
     Returns:
         The data in the shape that the model takes.
 
     Raises:
         ValueError: a number is out of its range, sizes do not fit, or labels do not fit the outputs.
-        TypeError: the rule cannot train this kind of network.
+        TypeError: an argument is of another kind, or the rule cannot train this kind of network.
     """
+    check_rule(rule)
+    if not isinstance(data, Data):
+        raise TypeError(f"data must be loaded first, such as ap.data.load('mnist'), not a {type(data).__name__}")
+    if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"optimizer must be one of Optax, such as optax.adam(1e-3), not {optimizer!r}")
+    if not (isinstance(callbacks, Sequence) and all(map(callable, callbacks))):
+        raise TypeError(f"callbacks must be a sequence of functions, such as [print], not {callbacks!r}")
     _checks.count("epochs", epochs)
     _checks.count("batch_size", batch_size)
     if patience is not None:
@@ -413,10 +474,20 @@ def check(rule: Rule, model: PyTree, data: Data, *, epochs: int, batch_size: int
     rule.accept(model)
     if hasattr(model, "input_shape"):
         data = data.shaped(model.input_shape)
-    outputs = jax.eval_shape(model, jax.ShapeDtypeStruct((1, *data.transform.shape), jnp.float32)).shape[-1]
+    batch = jax.ShapeDtypeStruct((1, *data.transform.shape), jnp.float32)
+    try:
+        outputs = jax.eval_shape(model, batch).shape[-1]
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"net cannot be called on a batch of shape {batch.shape}; if it takes one example, as those of equinox.nn "
+            "do, convert it with ap.nets.from_equinox, or pass equinox.filter_vmap(net)"
+        ) from error
     for split in (data.train, data.validation, data.test):
         if split is not None:
             rule.loss.check(split.y, outputs)
+    # Some rules refuse a model only here. One that looks at numbers, which there are none of yet, is heard in `fit`.
+    with contextlib.suppress(jax.errors.JAXTypeError):
+        eqx.filter_eval_shape(lambda key: rule.init(model, data=describe(data), key=key), jax.random.key(0))
     return data
 
 
@@ -441,15 +512,16 @@ def refuse_results(folder: Path) -> None:
         )
 
 
-def _seed_list(seeds: int | Sequence[int]) -> list[int]:
-    if isinstance(seeds, int):
+def list_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds that `fit` is asked for, as integers of Python, which alone JSON knows."""
+    if not isinstance(seeds, Iterable):
         _checks.count("seeds", seeds)
-        return list(range(seeds))
+        return list(range(int(seeds)))
     for seed in seeds:
         _checks.count("seeds", seed, least=0)
-    if not seeds or len(set(seeds)) < len(seeds):
+    if not len(seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={seeds} must name at least one seed, and each only once")
-    return list(seeds)
+    return [int(seed) for seed in seeds]
 
 
 def draw_models(net: Any, seeds: list[int]) -> tuple[list[Any], list[Array]]:
@@ -463,10 +535,59 @@ def draw_models(net: Any, seeds: list[int]) -> tuple[list[Any], list[Array]]:
     return [net for _ in seeds], roots
 
 
-def _describe(model: PyTree) -> str:
-    """The structure of a model and the shapes of its arrays, as text that tells two networks apart."""
-    # Functions print with the address they happen to have in this process.
-    return re.sub(r" at 0x[0-9a-f]+", "", eqx.tree_pformat(model, short_arrays=True))
+def _parts(name: str, value: Any) -> dict[str, str]:
+    """Every part of `value` as text, by its name: what tells two rules or networks apart, and where they differ.
+
+    Of an array it is the shape: weights are what training changes.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inside = {f"{name}.{field.name}": getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, Mapping):
+        inside = {f"{name}.{key}": item for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        inside = {f"{name}[{i}]": item for i, item in enumerate(value)}
+    else:
+        return {name: eqx.tree_pformat(value) if eqx.is_array(value) else _text(value)}
+    parts = {name: type(value).__name__}
+    for key, item in inside.items():
+        parts |= _parts(key, item)
+    return parts
+
+
+def _text(value: Any, within: tuple[Any, ...] = ()) -> str:
+    """`value` as text that is the same in another process, and of another function another.
+
+    A function that has a name here is that name. Any other is its full name with a sum of its code, its defaults and
+    its closure, because all that `jax.nn.initializers` makes are called alike, and so are all lambdas.
+
+    Args:
+        value: what to tell from others.
+        within: the functions of which it is a part; a recursive one is a part of itself.
+    """
+    for name, known in (ACTIVATIONS | INITIALISERS).items():
+        if value is known:
+            return name
+    if isinstance(value, types.FunctionType):
+        closure = [cell.cell_contents for cell in value.__closure__ or ()]
+        name = f"{value.__module__}.{value.__qualname__}"
+        inside = [value.__code__, *(value.__defaults__ or ()), value.__kwdefaults__, *closure]
+    elif isinstance(value, types.CodeType):
+        name, inside = value.co_name, [value.co_code, value.co_names, *value.co_consts]
+    elif isinstance(value, functools.partial):
+        name, inside = "partial", [value.func, *value.args, *value.keywords, *value.keywords.values()]
+    elif hasattr(value, "__wrapped__"):  # by `jax.jit` and its like
+        return _text(value.__wrapped__, within)
+    else:
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # the address it happens to have in this process
+    if any(value is outer for outer in within):
+        return name
+    made = repr([_text(part, (*within, value)) for part in inside])
+    return f"{name} {hashlib.sha256(made.encode()).hexdigest()[:8]}"
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _behaviour(optimizer: optax.GradientTransformation, learner: Learner) -> list[str]:
