@@ -301,8 +301,8 @@ class Moments(NamedTuple):
 
     def near(self, weight: Float[Array, "in out"], ridge: float) -> "Moments":
         """Return the moments of the problem with ridge ||W - weight||^2 added, or more where rounding hides that."""
-        ridge = jnp.maximum(ridge, above_rounding(self.A))
-        return Moments(self.A + ridge * jnp.eye(len(self.A), dtype=self.A.dtype), self.B + ridge * weight)
+        pull = jnp.maximum(ridge, above_rounding(self.A))
+        return Moments(self.A + pull * jnp.eye(len(self.A), dtype=self.A.dtype), self.B + pull * weight)
 
     def solve(self) -> Float[Array, "in out"]:
         """Return A^-1 B."""
