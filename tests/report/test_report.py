@@ -117,6 +117,7 @@ def test_summary_averages_the_finite_seeds_and_counts_the_others(results):
 
 def test_a_run_that_names_its_best_epoch_is_summed_up_by_it(results, tmp_path):
     (first, second), rest = results["runs"][:2], results["runs"][2:]
+    assert "Last epoch;" in report.table(results).caption
     first |= {"best_epoch": 1, "start": first["epochs"].pop(0)}
     first["epochs"][0]["alignment"] = {"1 Dense": 8.0, "all": 8.0}
     second["best_epoch"] = None
@@ -127,6 +128,7 @@ def test_a_run_that_names_its_best_epoch_is_summed_up_by_it(results, tmp_path):
     report.write_html(results | {"runs": [first, *rest]}, tmp_path / "report.html")
     runs = (tmp_path / "report.html").read_text("utf-8").split("<summary>Every run")[1]
     assert "<td>0</td><td>2</td><td>10.00%</td>" in runs
+    assert "Best epoch on the validation split;" in report.table(results).caption
     first["best_epoch"] = 0
     assert report.summary(results)[0]["test_error_mean"] == pytest.approx((0.9 + 0.04) / 2)
 

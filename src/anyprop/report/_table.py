@@ -21,10 +21,11 @@ def table(results: Results) -> Table:
     """
     records = summary(results)
     best = min((r["test_error_mean"] for r in records if math.isfinite(r["test_error_mean"])), default=math.nan)
+    early = any(run.get("best_epoch") is not None for run in results["runs"])
+    end = "Best epoch on the validation split" if early else "Last epoch"
     out = Table(
         box=SIMPLE_HEAD,
-        caption="Last epoch, or with patience the best one on the validation split; mean ± standard\n"
-        "deviation over seeds. Angle to the exact gradient, mean over layers.",
+        caption=f"{end}; mean ± standard deviation over seeds.\nAngle to the exact gradient, mean over layers.",
         caption_justify="left",
     )
     out.add_column("rule", no_wrap=True)
