@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import anyprop as ap
-from anyprop.training import CheckpointError, _checkpoint, _fit
+from anyprop.training import CheckpointError, _checkpoint, _identity
 
 
 def blobs(n: int = 120, *, shape=(6,), validation: int = 40, test: int = 40, seed: int = 0) -> ap.data.Data:
@@ -169,10 +169,10 @@ def functions():
 
 
 def test_a_function_is_told_from_others_and_not_from_itself_made_again():
-    once, again = ([_fit._text(function) for function in functions()] for _ in range(2))
+    once, again = ([_identity.text_of(function) for function in functions()] for _ in range(2))
     assert once == again
     assert len(set(once)) == len(once)
-    assert [_fit._text(f) for f in (jax.nn.relu, ap.nets.INITIALISERS["zeros"])] == ["relu", "zeros"]
+    assert [_identity.text_of(f) for f in (jax.nn.relu, ap.nets.INITIALISERS["zeros"])] == ["relu", "zeros"]
 
 
 @pytest.mark.parametrize(

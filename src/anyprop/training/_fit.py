@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
-import re
 import time
 import types
 import warnings
@@ -25,10 +23,11 @@ from .._files import without_nan, writable_folder, write_json, write_text
 from .._versions import versions
 from ..contract import Learner, Rule, hyperparameters
 from ..data import Data
-from ..nets import ACTIVATIONS, INITIALISERS, Stage
+from ..nets import Stage
 from ..rules import name_of
 from . import _checkpoint
 from ._checkpoint import CheckpointError
+from ._identity import behaviour, parts
 from ._program import Program, State, Steps, describe, on_device, pick, stack
 from ._progress import Progress
 
@@ -196,13 +195,13 @@ def fit(
         **(settings or {}),
     }
     identity = {
-        **_parts("rule", rule),
-        **_parts("model", models[0]),
+        **parts("rule", rule),
+        **parts("model", models[0]),
         "data": data.fingerprint(),
         "batch_size": batch_size,
         "seeds": seed_list,
         "patience": patience,
-        **_parts("optimizer", _behaviour(optimizer, learners[0])),
+        **parts("optimizer", behaviour(optimizer, learners[0])),
     }
     trainer = _Trainer(program, name, roots, seed_list, patience, folder, identity)
     if resume:
@@ -535,80 +534,6 @@ def draw_models(net: Any, seeds: list[int]) -> tuple[list[Any], list[Array]]:
     return [net for _ in seeds], roots
 
 
-def _parts(name: str, value: Any) -> dict[str, str]:
-    """Every part of `value` as text, by its name: what tells two rules or networks apart, and where they differ.
-
-    Of an array it is the shape: weights are what training changes.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        inside = {f"{name}.{field.name}": getattr(value, field.name) for field in dataclasses.fields(value)}
-    elif isinstance(value, Mapping):
-        inside = {f"{name}.{key}": item for key, item in value.items()}
-    elif isinstance(value, list | tuple):
-        inside = {f"{name}[{i}]": item for i, item in enumerate(value)}
-    else:
-        return {name: eqx.tree_pformat(value) if eqx.is_array(value) else _text(value)}
-    parts = {name: type(value).__name__}
-    for key, item in inside.items():
-        parts |= _parts(key, item)
-    return parts
-
-
-def _text(value: Any, within: tuple[Any, ...] = ()) -> str:
-    """`value` as text that is the same in another process, and of another function another.
-
-    A function that has a name here is that name. Any other is its full name with a sum of its code, its defaults and
-    its closure, because all that `jax.nn.initializers` makes are called alike, and so are all lambdas.
-
-    Args:
-        value: what to tell from others.
-        within: the functions of which it is a part; a recursive one is a part of itself.
-    """
-    for name, known in (ACTIVATIONS | INITIALISERS).items():
-        if value is known:
-            return name
-    if isinstance(value, types.FunctionType):
-        closure = [cell.cell_contents for cell in value.__closure__ or ()]
-        name = f"{value.__module__}.{value.__qualname__}"
-        inside = [value.__code__, *(value.__defaults__ or ()), value.__kwdefaults__, *closure]
-    elif isinstance(value, types.CodeType):
-        name, inside = value.co_name, [value.co_code, value.co_names, *value.co_consts]
-    elif isinstance(value, functools.partial):
-        name, inside = "partial", [value.func, *value.args, *value.keywords, *value.keywords.values()]
-    elif hasattr(value, "__wrapped__"):  # by `jax.jit` and its like
-        return _text(value.__wrapped__, within)
-    else:
-        return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # the address it happens to have in this process
-    if any(value is outer for outer in within):
-        return name
-    made = repr([_text(part, (*within, value)) for part in inside])
-    return f"{name} {hashlib.sha256(made.encode()).hexdigest()[:8]}"
-
-
 def _short(value: Any) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _behaviour(optimizer: optax.GradientTransformation, learner: Learner) -> list[str]:
-    """What tells one optimizer from another: how far its first three updates go, and later ones.
-
-    An Optax optimizer is a pair of functions and cannot be compared or printed, so it is tried. For the later updates
-    the counters in its state are set forward: two schedules that begin alike are not the same. As text, because a NaN
-    is not equal to itself.
-    """
-    params = learner.params
-    gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.1), params)
-    state, distances = optimizer.init(params), []
-    for late in [None] * 3 + [2**power for power in range(2, 21)]:
-        at = state if late is None else jax.tree.map(functools.partial(_forward, step=late), state)
-        updates, after = optimizer.update(gradient, at, params)
-        state = after if late is None else state
-        distances.append(f"{float(optax.tree.norm(updates)):.5g}")
-    return distances
-
-
-def _forward(leaf: Any, step: int) -> Any:
-    """`step` in place of a counter, which is what a single integer in an optimizer's state is; others as they are."""
-    counter = isinstance(leaf, jax.Array) and leaf.ndim == 0 and jnp.issubdtype(leaf.dtype, jnp.integer)
-    return jnp.asarray(step).astype(leaf.dtype) if counter else leaf
