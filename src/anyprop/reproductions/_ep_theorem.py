@@ -224,7 +224,7 @@ REPRODUCTION = Reproduction(
                     f"slope of log holomorphic error against log radius, {points} points",
                     float(points),
                     "",
-                    0.05 * points,
+                    0.1,
                     "theory",
                 ),
             )
