@@ -1,8 +1,11 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
+import anyprop
 from anyprop import losses
 
 
@@ -31,6 +34,25 @@ def test_wrong_counts_labels_and_targets():
 
 
 @pytest.mark.parametrize(
+    ("name", "outputs"), [("hinge", [0.4, 0.6]), ("squared-error", [0.4, 0.6]), ("binary-cross-entropy", [-0.1, 0.1])]
+)
+def test_one_output_tells_label_1_from_label_0(name, outputs):
+    loss, output = losses.as_loss(name), jnp.array(outputs)[:, None]
+    for y in (jnp.array([0, 1]), jnp.array([[0.0], [1.0]])):
+        np.testing.assert_array_equal(losses.wrong(output, y, loss.threshold), [False, False])
+        np.testing.assert_array_equal(losses.wrong(output, 1 - y, loss.threshold), [True, True])
+        assert jnp.all(loss(output, y) < loss(output, 1 - y))
+    loss.check(np.array([0, 1]), 1)
+    with pytest.raises(ValueError, match=r"labels must lie in 0 \.\. 1"):
+        loss.check(np.array([0, 2]), 1)
+
+
+def test_the_softmax_of_one_output_is_refused():
+    with pytest.raises(ValueError, match="loss='binary-cross-entropy'"):
+        losses.CrossEntropy().check(np.array([0, 1]), 1)
+
+
+@pytest.mark.parametrize(
     ("y", "match"),
     [
         (np.array([0, 10]), "labels from 0 to 10"),
@@ -42,6 +64,21 @@ def test_wrong_counts_labels_and_targets():
 def test_targets_that_do_not_fit_are_refused(y, match):
     with pytest.raises(ValueError, match=match):
         losses.CrossEntropy().check(y, 10)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["backprop", "direct-feedback-alignment", "reinforce", "simplified-target-propagation", "equilibrium-propagation"],
+)
+def test_targets_of_another_shape_are_refused_in_a_loop_of_ones_own(name, key, monkeypatch):
+    rule = anyprop.rules.find(name)()
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    learner = rule.init(anyprop.nets.mlp(4, 5, 5, 3, activation="sigmoid", output="hard-sigmoid", key=key), key=key)
+    y = np.arange(6) % 3
+    for wrong in (y[:, None], y[:5], y.astype(np.float32), np.zeros((6, 2), np.float32), np.eye(3, dtype=bool)[y]):
+        batch = anyprop.Batch(jnp.zeros((6, 4)), jnp.asarray(wrong))
+        with pytest.raises(ValueError, match=r"^y must be integer labels of shape \(6,\) or float .* \(6, 3\).*, not "):
+            eqx.filter_eval_shape(rule.credit, learner, batch, key=key)
 
 
 def test_unknown_loss_names_the_nearest():

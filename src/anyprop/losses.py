@@ -2,16 +2,18 @@
 
 A loss is called with the network's output and the batch's `y` and returns the cost of every example.
 `error` is its exact derivative with respect to the output, which is the signal that feedback rules
-send down. `y` may be integer labels, shape (batch,), or targets of the output's shape.
+send down. `y` may be integer labels, shape (batch,), or targets of the output's shape. A network with one
+output tells label 1 from label 0.
 """
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ._checks import choose
 
@@ -20,7 +22,12 @@ Target = Shaped[Array, "batch ..."]
 
 
 class Loss(eqx.Module):
-    """A cost for each example."""
+    """A cost for each example.
+
+    `threshold` is where a single output goes over from label 0 to label 1: halfway between the two targets.
+    """
+
+    threshold: ClassVar[float] = 0.5
 
     @abc.abstractmethod
     def __call__(self, output: Output, y: Target) -> Float[Array, " batch"]:
@@ -42,13 +49,15 @@ class Loss(eqx.Module):
             outputs: number of output units of the network.
 
         Raises:
-            ValueError: labels outside 0 .. outputs - 1, or targets whose width is not `outputs`.
+            ValueError: labels outside 0 .. outputs - 1 (0 .. 1 of a single output), or targets whose width is not
+                `outputs`.
         """
         if np.issubdtype(y.dtype, np.integer):
-            if y.size and not (y.min() >= 0 and y.max() < outputs):
+            largest = max(outputs - 1, 1)
+            if y.size and not (y.min() >= 0 and y.max() <= largest):
                 raise ValueError(
                     f"y has labels from {y.min()} to {y.max()}, but the network has {outputs} outputs: labels must lie "
-                    f"in 0 .. {outputs - 1}; pass a network with {y.max() + 1} outputs or relabel the data"
+                    f"in 0 .. {largest}; pass a network with {y.max() + 1} outputs or relabel the data"
                 )
         elif not np.issubdtype(y.dtype, np.floating):
             raise ValueError(f"y must be integer labels or float targets, not {y.dtype}")
@@ -57,8 +66,22 @@ class Loss(eqx.Module):
 
 
 def targets(output: Output, y: Target) -> Output:
-    """Return `y` in the shape of the output: labels become one-hot rows, targets stay as they are."""
-    if jnp.issubdtype(y.dtype, jnp.integer):
+    """Return `y` in the shape of the output: labels become one-hot rows, or 0 and 1; targets stay as they are.
+
+    Raises:
+        ValueError: `y` is neither a label nor a row of targets for each row of the output; labels out of range are not
+            seen here, where there are only shapes.
+    """
+    labels = jnp.issubdtype(y.dtype, jnp.integer)
+    wanted = output.shape[:-1] if labels else output.shape
+    if y.shape != wanted or not (labels or jnp.issubdtype(y.dtype, jnp.floating)):
+        raise ValueError(
+            f"y must be integer labels of shape {output.shape[:-1]} or float targets of shape {output.shape}, that of "
+            f"the output, not {y.dtype} of shape {y.shape}"
+        )
+    if labels:
+        if output.shape[-1] == 1:
+            return y[..., None].astype(output.dtype)
         return jax.nn.one_hot(y, output.shape[-1], dtype=output.dtype)
     return y
 
@@ -88,6 +111,15 @@ class CrossEntropy(Loss):
         """Return softmax(output)."""
         return jax.nn.softmax(output)
 
+    def check(self, y: Shaped[np.ndarray, "..."], outputs: int) -> None:
+        """Refuse targets that this loss cannot be computed on, and a single output, whose softmax is always 1."""
+        if outputs == 1:
+            raise ValueError(
+                "loss=CrossEntropy() of one output is always 0; pass loss='binary-cross-entropy', or 'squared-error' "
+                "for targets that are no labels, or a network with 2 outputs"
+            )
+        super().check(y, outputs)
+
     def error(self, output: Output, y: Target) -> Output:
         """Return softmax(output) - y."""
         return self.expected(output) - targets(output, y)
@@ -95,6 +127,8 @@ class CrossEntropy(Loss):
 
 class BinaryCrossEntropy(Loss):
     """C = -sum_i y_i log s_i + (1 - y_i) log(1 - s_i), s = sigmoid(output), on logits; its error is s - y."""
+
+    threshold: ClassVar[float] = 0.0
 
     def __call__(self, output: Output, y: Target) -> Float[Array, " batch"]:
         """Return the binary cross-entropy of each example, summed over units."""
@@ -139,8 +173,22 @@ def as_loss(loss: str | Loss) -> Loss:
     return loss if isinstance(loss, Loss) else LOSSES[choose("loss", loss, LOSSES)]()
 
 
-def wrong(output: Output, y: Target) -> Bool[Array, " batch"]:
-    """Whether each example's largest output is another than its label (or its target's largest unit)."""
-    label = y if jnp.issubdtype(y.dtype, jnp.integer) else jnp.argmax(y, axis=-1)
-    miss = jnp.argmax(output, axis=-1) != label
-    return miss if miss.ndim == 1 else miss[:, -1]  # of a sequence, its last answer
+def wrong(output: Output, y: Target, threshold: float = 0.5) -> Bool[Array, " batch"]:
+    """Whether each example's answer is another than its label (or its target's answer); of a sequence, the last one.
+
+    Args:
+        output: what the network says. The answer is the largest output; of a single output, whether it is above
+            `threshold`.
+        y: labels, or targets of the output's shape.
+        threshold: the loss's own, see `Loss`. Default: that of probabilities.
+    """
+    label = y if jnp.issubdtype(y.dtype, jnp.integer) else _answer(y, 0.5)
+    miss = _answer(output, threshold) != label
+    return miss if miss.ndim == 1 else miss[:, -1]
+
+
+def _answer(values: Output, threshold: float) -> Int[Array, "batch ..."]:
+    """The largest unit, or 0 or 1 of a single one."""
+    if values.shape[-1] == 1:
+        return (values[..., 0] > threshold).astype(int)
+    return jnp.argmax(values, axis=-1)

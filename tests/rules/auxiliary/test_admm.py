@@ -194,6 +194,18 @@ def test_it_learns(solver):
     assert seen[-1].metrics["violation"] < 0.1 * seen[0].metrics["violation"]
 
 
+def test_one_output_tells_two_classes_apart():
+    y = np.arange(EXAMPLES) % 2
+    noise = np.random.default_rng(0).normal(size=(2, EXAMPLES, 4)).astype(np.float32)
+    x, x_test = noise + 3 * y[:, None]
+    net = mlp(4, 6, 1, activation="relu", key=jax.random.key(0))
+    run = ap.fit(ADMM(), net, ap.data.load((x, y, x_test, y)), epochs=20, batch_size=EXAMPLES, progress=False)
+    assert run.records[0]["test_error"] > 0.2
+    assert run.records[-1]["test_error"] < 0.05
+    said_one = run.model(jnp.asarray(x_test))[:, 0] > 0.5
+    assert run.records[-1]["test_error"] == pytest.approx(float(jnp.mean(said_one != y)))
+
+
 def test_the_multiplier_waits_for_the_warm_start():
     model, batch = data()
     rule = ADMM(warm_start=2)

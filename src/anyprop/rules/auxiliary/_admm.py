@@ -83,7 +83,8 @@ class ADMM(Rule):
     exactly. It needs `data`, since it keeps a, z and lambda for every training example.
 
     `loss` is the method's own l, over whose minimum it has a closed form. `Credit.loss` is the same cost of
-    the network's prediction, and `Credit.output` the network's prediction, both before the update.
+    the network's prediction, and `Credit.output` the network's prediction, both before the update. Two classes
+    can do with one output, as in the paper's 28-300-1: above 1/2 it says label 1.
 
     It reports, after the step and as means over the batch, `objective`, the cost above without the
     multiplier's term, and `violation`, sum_l ||z_l - W_l a_{l-1}||^2 + sum_{l<L} ||a_l - h(z_l)||^2.
