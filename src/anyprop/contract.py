@@ -95,11 +95,15 @@ class DataInfo:
         examples: number of training examples; `Batch.index` counts below it.
         x: shape and type of one input, without the batch axis.
         y: shape and type of one label or target, without the batch axis.
+        low: the least number in the training inputs, where it is known.
+        high: the greatest one.
     """
 
     examples: int
     x: jax.ShapeDtypeStruct
     y: jax.ShapeDtypeStruct
+    low: float | None = None
+    high: float | None = None
 
 
 class Needs(enum.StrEnum):
@@ -110,6 +114,7 @@ class Needs(enum.StrEnum):
     CHAIN = "a chain"
     ELMAN = "an Elman network"
     SPIKING = "a spiking network"
+    READING = "a chain, or one read as an energy"
     ENERGY = "an energy, or a chain read as one"
     BOLTZMANN = "a Boltzmann machine, or a chain read as one"
 
@@ -192,7 +197,8 @@ class Rule(eqx.Module):
         """What is wrong with how an epoch went, in words for the user; None if nothing is. Training says it once.
 
         Args:
-            metrics: those of `Credit`, each the mean over the epoch's batches.
+            metrics: those of `Credit`, each the mean over the epoch's batches; or of the very first step, where its
+                loss is not finite, with numbers that need not be.
         """
         del metrics
         return None
@@ -241,6 +247,22 @@ def exact_gradient(loss: Loss, model: PyTree, batch: Batch) -> tuple[Float[Array
 
 
 def hyperparameters(rule: Rule) -> dict[str, Any]:
-    """The rule's hyper-parameters by name, the loss by its class name: what a settings file records."""
-    values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule)}
-    return {name: type(value).__name__ if isinstance(value, Loss) else value for name, value in values.items()}
+    """The rule's hyper-parameters by name, in numbers and words: what a settings file records.
+
+    The loss is told by its class name, any other object as the call that makes it.
+    """
+
+    def told(value: Any) -> Any:
+        if isinstance(value, Loss):
+            return type(value).__name__
+        return _call(value) if isinstance(value, eqx.Module) else value
+
+    return {field.name: told(getattr(rule, field.name)) for field in dataclasses.fields(rule)}
+
+
+def _call(value: Any) -> str:
+    """The call that makes a value, with all of its arguments."""
+    if not isinstance(value, eqx.Module):
+        return repr(value)
+    arguments = (f"{field.name}={_call(getattr(value, field.name))}" for field in dataclasses.fields(value))
+    return f"{type(value).__name__}({', '.join(arguments)})"

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -44,6 +45,11 @@ class Split:
         return len(self.x)
 
     @functools.cached_property
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the greatest value of each number of an example."""
+        return self.x.min(axis=0), self.x.max(axis=0)
+
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of types, shapes and contents."""
         digest = hashlib.sha256()
@@ -80,8 +86,11 @@ class Transform(eqx.Module):
         Returns:
             `float32` examples, shape (batch, *self.shape).
         """
-        scaled = jnp.asarray(x, jnp.float32) * self.scale
-        return ((scaled - self.mean) / self.std).reshape(x.shape[0], *self.shape)
+        return self.standard(jnp.asarray(x, jnp.float32)).reshape(x.shape[0], *self.shape)
+
+    def standard(self, x: Any) -> Any:
+        """Return `(x * scale - mean) / std`, of JAX or of NumPy as `x` is."""
+        return (x * self.scale - self.mean) / self.std
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
@@ -108,7 +109,7 @@ class Program:
         credit = self.rule.credit(learner, batch, key=key_credit)
         updates, moved = self.optimizer.update(credit.grads, state.optimizer, learner.params)
         learner = learner.apply(updates, credit.memory)
-        error = jnp.mean(wrong(credit.output, batch.y), dtype=jnp.float32)
+        error = jnp.mean(wrong(credit.output, batch.y, self.rule.loss.threshold), dtype=jnp.float32)
         return State(eqx.filter(learner, eqx.is_array), moved), Steps(credit.loss, error, dict(credit.metrics))
 
     def _order(self, key: Key[Array, ""]) -> tuple[Int[Array, "steps batch"], Key[Array, " steps"]]:
@@ -160,8 +161,8 @@ class Program:
         model = eqx.combine(learner, self.static).model
 
         def chunk(raw: Array, y: Array) -> tuple[Array, Array]:
-            output = model(self.data.transform(raw))
-            return jnp.sum(self.rule.loss(output, y)), jnp.sum(wrong(output, y), dtype=jnp.float32)
+            loss, output = self.rule.loss, model(self.data.transform(raw))
+            return jnp.sum(loss(output, y)), jnp.sum(wrong(output, y, loss.threshold), dtype=jnp.float32)
 
         size = min(EVALUATION_CHUNK, len(x))
         chunks = len(x) // size
@@ -242,10 +243,14 @@ def on_device(split: Split) -> tuple[Array, Array]:
 def describe(data: Data) -> DataInfo:
     """What a rule may know of the data before training."""
     y = data.train.y
+    # In NumPy, for numbers to look at: a rule may be made where all of JAX's are traced.
+    ends = data.transform.standard(np.stack(data.train.ends).astype(np.float32))
     return DataInfo(
         examples=len(data.train),
         x=jax.ShapeDtypeStruct(data.transform.shape, jnp.float32),
         y=jax.ShapeDtypeStruct(y.shape[1:], y.dtype),
+        low=float(ends.min()),
+        high=float(ends.max()),
     )
 
 

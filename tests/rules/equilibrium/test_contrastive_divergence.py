@@ -146,3 +146,21 @@ def test_other_models_are_refused(key):
     for argument in ("steps", "particles"):
         with pytest.raises(ValueError, match=argument):
             ContrastiveDivergence(**{argument: 0})
+
+
+def test_data_out_of_the_range_of_the_visible_units_are_refused_before_training(key):
+    x, y = np.asarray([[0.0, 1.0, 0.5, 2.0], [0.0, 0.0, 0.2, 0.4]], np.float32), np.arange(2)
+    wild, tame, centred = (ap.data.load({"train": (values, y)}) for values in (x, x / 2, x / 2 - 0.5))
+    standardised = ap.data.load({"train": (x / 2, y)}, standardise=True)
+    binary, spins = (ap.nets.mlp(4, 3, 2, activation=units, key=key) for units in ("sigmoid", "tanh"))
+    for rule in (ContrastiveDivergence(), ap.DeepBoltzmann(), ap.BoltzmannLearning()):
+        for data, net in ((wild, binary), (standardised, binary), (centred, binary), (wild, spins)):
+            with pytest.raises(
+                ValueError, match=r"data has inputs from .* visible units .* pass|load it without stand"
+            ):
+                ap.fit(rule, net, data, batch_size=2, progress=False)
+        for data, net in ((tame, binary), (centred, spins)):
+            rule.init(net, data=ap.training.describe(data), key=key)
+    told = ap.training.describe(centred)
+    assert (told.low, told.high) == (-0.5, 0.5)
+    np.testing.assert_allclose(ap.training.describe(standardised).high, 1.0, rtol=1e-6)  # of two examples

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
-from ...contract import Batch, Credit, Learner, Rule
+from ...contract import Batch, Credit, DataInfo, Learner, Rule
 from ...energies import Boltzmann
 from ...energies._boltzmann_machine import BoltzmannMachine, Groups
 from ...losses import CrossEntropy
@@ -42,6 +42,31 @@ class BoltzmannRule(Rule):
     def read(self, chain: Chain) -> Boltzmann:
         """Return the machine that a chain is read as."""
         return Boltzmann(chain, labels=True)
+
+    def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
+        """Read the model as a machine.
+
+        Raises:
+            TypeError: the rule cannot train this kind of model; the message says what to pass instead.
+            ValueError: the machine has no label, and the loss is for labels; or an input lies outside of the range of
+                the visible units.
+        """
+        del key
+        return Learner(self.fitting(model, data))
+
+    def fitting(self, model: PyTree, data: DataInfo | None) -> BoltzmannMachine:
+        """Return the machine that this rule trains, once it is clear that its visible units can be the data."""
+        machine = self.accept(model)
+        if data is not None and data.low is not None and data.high is not None:
+            states = machine.units[0].states(2)
+            least, most = states.min(), states.max()
+            if data.low < least or data.high > most:
+                raise ValueError(
+                    f"data has inputs from {data.low:.4g} to {data.high:.4g}, but the visible units are means between "
+                    f"{least:g} and {most:g}; load it without standardise, scale it to this range, or pass a machine "
+                    "with units of another kind"
+                )
+        return machine
 
     def compare(
         self,

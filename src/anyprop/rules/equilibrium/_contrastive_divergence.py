@@ -99,9 +99,9 @@ class ContrastiveDivergence(LayeredRule):
 
         Raises:
             TypeError: the rule cannot train this kind of model; the message says what to pass instead.
+            ValueError: see `accept`; or an input lies outside of the range of the visible units.
         """
-        del data
-        machine = self.accept(model)
+        machine = self.fitting(model, data)
         return Learner(machine, memory=machine.start(self.particles, key=key) if self.persistent else None)
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:

@@ -101,9 +101,9 @@ class DeepBoltzmann(LayeredRule):
 
         Raises:
             TypeError: the rule cannot train this kind of model; the message says what to pass instead.
+            ValueError: see `accept`; or an input lies outside of the range of the visible units.
         """
-        del data
-        machine = self.accept(model)
+        machine = self.fitting(model, data)
         return Learner(machine, memory=machine.start(self.particles, key=key))
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
