@@ -8,11 +8,14 @@ from anyprop.nets import (
     Chain,
     Conv,
     Dense,
+    Elman,
     Flatten,
     Norm,
     Pool,
     Reshape,
+    Residual,
     Upsample,
+    has_hard_units,
     layers,
     lenet5,
     links,
@@ -72,6 +75,15 @@ def test_a_cost_of_one_layer_moves_that_layer_only(key):
     gradient = eqx.filter_grad(lambda model: jnp.sum(layers(model)[1](h) ** 2))(model)
     moved = [bool(jnp.any(stage.weight)) for stage in gradient.stages]
     assert moved == [False, True, False]
+
+
+def test_signs_and_steps_are_found_wherever_they_are(key):
+    assert has_hard_units(image_net(key))
+    assert has_hard_units([Residual([Dense(2, 2, key=key)], activation="step")])
+    assert has_hard_units(Residual([Dense(2, 2, key=key)], shortcut=[Activate("step")]))
+    assert has_hard_units(Elman(2, 2, activation="sign", key=key))
+    assert not has_hard_units(Elman(2, 2, activation="hard-sigmoid", key=key))
+    assert not has_hard_units(lambda x: x)
 
 
 def test_reshape_and_upsample():

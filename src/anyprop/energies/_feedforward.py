@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from .._checks import positive
-from ..nets import HARD, Activate, Activation, Chain, Residual, Series, Site, Stage, affines, for_loops, links
+from ..nets import Chain, affines, for_loops, has_hard_units, links
 from ._backtracking import BacktrackingFlow
 from ._energy import Energy, Nudge
 from ._reading import Reading
@@ -57,7 +57,7 @@ class Feedforward(Reading, Energy):
         """Refuse what no error passes, and variances that fit no layer."""
         if not affines(self.chain):
             raise TypeError("Feedforward needs a chain with at least one dense or convolutional layer")
-        if any(activation in HARD for activation in _activations(self.chain.stages)):
+        if has_hard_units(self.chain):
             raise TypeError(
                 "Feedforward cannot pass an error through a sign or a step, whose derivative is zero; pass "
                 "activation='tanh' or 'hard-sigmoid'"
@@ -127,15 +127,3 @@ class Feedforward(Reading, Energy):
         if nudge is None or not start:
             return Settled(start, jnp.zeros(len(x), int), jnp.zeros(len(x)), jnp.ones(len(x), bool))
         return super().settle(x, start, nudge=nudge, relaxation=relaxation, key=key)
-
-
-def _activations(stages: tuple[Stage, ...]) -> list[Activation]:
-    found: list[Activation] = []
-    for stage in stages:
-        if isinstance(stage, Residual):
-            found += _activations((*stage.body, *stage.shortcut))
-        if isinstance(stage, Series):
-            found += _activations(stage.stages)
-        if isinstance(stage, Activate | Residual | Site):
-            found.append(stage.activation)
-    return found

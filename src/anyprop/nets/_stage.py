@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from ._activations import Activation, activation
+from ._activations import HARD, Activation, activation
 from ._initialisers import Initialiser, initialiser
 
 Model = TypeVar("Model")
@@ -340,6 +340,18 @@ def affines_above_first(model: PyTree) -> list[Affine]:
     Below the first site there is only x, and nothing learns from an error there.
     """
     return [site for site in sites(model)[1:] if isinstance(site, Affine)]
+
+
+def has_hard_units(model: PyTree) -> bool:
+    """Whether there is a sign or a step anywhere in a model, in a layer or as a stage of its own.
+
+    Their derivative is zero, so no error passes them.
+    """
+
+    def hard(node: object) -> bool:
+        return getattr(node, "activation", None) in HARD
+
+    return any(map(hard, jax.tree.leaves(model, is_leaf=hard)))
 
 
 def replace_sites(model: Model, new: Sequence[PyTree]) -> Model:

@@ -10,6 +10,7 @@ import pytest
 
 from anyprop import Backprop, Batch, nets
 from anyprop.rules.perturbation import StraightThrough
+from anyprop.rules.targets import DiscreteTargetPropagation
 
 SLOPES = {
     "identity": lambda a: np.ones_like(a),
@@ -54,6 +55,26 @@ def test_equals_backprop_with_the_pretended_slope(estimator, activation, key):
         np.testing.assert_allclose(stage.bias, bias, rtol=1e-10, atol=1e-14)
     assert jnp.array_equal(got.output, model(jnp.asarray(x)))
     assert jax.tree.structure(got.grads) == jax.tree.structure(learner.params)
+
+
+@pytest.mark.parametrize("estimator", list(SLOPES))
+def test_a_sign_that_is_a_stage_of_its_own_is_passed_like_that_of_a_layer(estimator, key):
+    inside = nets.mlp(4, 6, 5, 2, activation="sign", key=key)
+    apart = nets.mlp(4, 6, "sign", 5, "sign", 2, activation="identity", key=key)
+    batch = Batch(jax.random.normal(key, (7, 4)), jnp.arange(7) % 2)
+    rule = StraightThrough(estimator)
+    expected, got = (credit(rule, rule.init(model, key=key), batch, key) for model in (inside, apart))
+    assert jax.tree.structure(got.grads[0]) == jax.tree.structure(apart)
+    for a, b in zip(*(jax.tree.leaves((c.loss, c.output, c.grads)) for c in (got, expected)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_it_trains_a_net_of_discrete_target_propagation(key):
+    model = nets.mlp(4, 6, "sign", 5, 2, key=key)  # with tanh behind the sign
+    DiscreteTargetPropagation().init(model, key=key)
+    rule = StraightThrough()
+    batch = Batch(jax.random.normal(key, (7, 4)), jnp.arange(7) % 2)
+    assert jnp.all(credit(rule, rule.init(model, key=key), batch, key).grads[0].stages[0].weight != 0)
 
 
 @pytest.mark.parametrize("estimator", list(SLOPES))

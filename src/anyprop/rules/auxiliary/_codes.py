@@ -29,7 +29,8 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Rule
-from ...nets import HARD, Activate, Chain, Dense, Elman, Series, assemble, for_loops, links, sites
+from ...nets import Activate, Chain, Dense, Elman, Series, affines, assemble, for_loops, links, sites
+from .._straight import straight, straight_stages
 
 MOMENTUM = 0.9
 """Nesterov's momentum in the descent of a code."""
@@ -39,17 +40,6 @@ Code = Float[Array, "batch ..."]
 
 Cost = Callable[[Array], Array]
 """From a batch of codes to the cost of each."""
-
-
-class Straight(NamedTuple):
-    """A hard activation that a code's gradient passes straight through, with slope one."""
-
-    activation: Callable[[Array], Array]
-
-    def __call__(self, a: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Return f(a) to the last digit, with the derivative of a."""
-        constant = jax.lax.stop_gradient
-        return constant(self.activation(a)) + (a - constant(a))
 
 
 class Link(eqx.Module):
@@ -202,6 +192,8 @@ class CodeRule(Rule):
         code_rate: step size of a code.
         code_sparsity: lambda, weight of the penalty |c|_1 on codes.
         reduction: whether norms are a `"sum"` or a `"mean"` over a layer's units.
+        mu_increase: what each batch adds to mu.
+        mu_max: where mu stops growing; None for nowhere.
         loss: the cost, by name or as a `Loss`.
     """
 
@@ -210,6 +202,8 @@ class CodeRule(Rule):
     code_rate: float = eqx.field(default=0.03, kw_only=True)
     code_sparsity: float = eqx.field(default=0.0, kw_only=True)
     reduction: Literal["mean", "sum"] = eqx.field(default="sum", static=True, kw_only=True)
+    mu_increase: float = eqx.field(default=0.0, kw_only=True)
+    mu_max: float | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
         """Refuse numbers out of their range and an unknown reduction."""
@@ -218,6 +212,11 @@ class CodeRule(Rule):
         positive("code_rate", self.code_rate)
         non_negative("code_sparsity", self.code_sparsity)
         choose("reduction", self.reduction, ("mean", "sum"))
+        non_negative("mu_increase", self.mu_increase)
+        if self.mu_max is not None:
+            positive("mu_max", self.mu_max)
+            if self.mu_max < self.mu:
+                raise ValueError(f"mu_max={self.mu_max!r} must not be below mu={self.mu!r}, where mu starts")
 
     def accept(self, model: PyTree) -> PyTree:
         """Return `model` if there is a code for each of its links.
@@ -234,6 +233,15 @@ class CodeRule(Rule):
                     "last state; pass ap.nets.elman(28, 100, 10, key=key) with sequence=False, or choose Backprop"
                 )
         return model
+
+    def first_mu(self, model: Chain) -> Float[Array, ""]:
+        """The mu of the first batch, in the precision of the weights."""
+        return jnp.asarray(self.mu, jnp.result_type(*(site.weight for site in affines(model))))
+
+    def next_mu(self, mu: Float[Array, ""]) -> Float[Array, ""]:
+        """The mu of the batch after one with this mu."""
+        larger = mu + self.mu_increase
+        return larger if self.mu_max is None else jnp.minimum(larger, self.mu_max)
 
     def descent(self, mu: float | Float[Array, ""]) -> Descent:
         """The descent of a code at this mu."""
@@ -252,7 +260,7 @@ class CodeRule(Rule):
             mu: weight of the distance between a code and what the link below makes of it.
         """
         descent = self.descent(mu)
-        *hidden, output = map(straight_through, read(for_loops(model)))
+        *hidden, output = map(straight_stages, read(for_loops(model)))
 
         def above(code: Array, /) -> Array:
             return self.loss(output.encode(code), batch.y) / mu
@@ -303,6 +311,22 @@ class Moments(NamedTuple):
         """Return the moments of the problem with ridge ||W - weight||^2 added, or more where rounding hides that."""
         pull = jnp.maximum(ridge, above_rounding(self.A))
         return Moments(self.A + pull * jnp.eye(len(self.A), dtype=self.A.dtype), self.B + pull * weight)
+
+    def sweep(self, weight: Float[Array, "in out"]) -> Float[Array, "in out"]:
+        """Return the weights after a pass over the inputs, each with those before it at their new weights."""
+        return weight + jax.scipy.linalg.solve_triangular(self.A, self.residual(weight), lower=True)
+
+    def sparse_sweep(self, weight: Float[Array, "in out"], shrink: Float[Array, " in"]) -> Float[Array, "in out"]:
+        """Return the weights after a pass in which each input's also go down to zero, by its `shrink` at most.
+
+        It takes one input after the other, where `sweep` is a single triangular solve.
+        """
+
+        def at(j: Array, weight: Array) -> Array:
+            moved = weight[j] + (self.B[j] - self.A[j] @ weight) / self.A[j, j]
+            return weight.at[j].set(jnp.sign(moved) * jax.nn.relu(jnp.abs(moved) - shrink[j]))
+
+        return jax.lax.fori_loop(0, len(weight), at, weight)
 
     def solve(self) -> Float[Array, "in out"]:
         """Return A^-1 B."""
@@ -413,17 +437,6 @@ def beneath(hidden: Sequence[Link], x: Code, codes: Sequence[Code]) -> list[Code
     return [x, *(link.end(code) for link, code in zip(hidden, codes, strict=True))]
 
 
-def straight_through(link: Link) -> Link:
-    """Return the link with slope one in the place of hard activations' zero."""
-    stages, treedef = jax.tree.flatten(link, is_leaf=_is_activate)
-    return treedef.unflatten(Activate(straight(s.activation)) if _is_activate(s) else s for s in stages)
-
-
-def straight(activation: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Return the activation, straight through if it is hard."""
-    return Straight(activation) if activation in HARD else activation
-
-
 def shift(codes: Sequence[Code], moved: Sequence[Code]) -> Float[Array, ""]:
     """The root mean square of how far codes moved, over all elements."""
     squares = [jnp.sum((new - old) ** 2) for old, new in zip(codes, moved, strict=True)]
@@ -437,7 +450,3 @@ def _tie(descent: Descent, link: Link, code: Code) -> Cost:
 
 def _is_elman(node: object) -> TypeGuard[Elman]:
     return isinstance(node, Elman)
-
-
-def _is_activate(node: object) -> TypeGuard[Activate]:
-    return isinstance(node, Activate)

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import choose
-from ...contract import Batch, Card, Credit, Learner, Needs, Rule, exact_gradient
-from ...nets import HARD, Chain, Site, Wiring, sites, wire
+from ...contract import Batch, Card, Credit, Learner, Needs, Rule
+from ...nets import HARD, Chain, Site, Wiring, has_hard_units, sites, wire
+from .._straight import pretend, straight_stages
 from ._stochastic import draw, example_of, hidden_traces
 
 SLOPES: dict[str, Callable[[Array], Array]] = {
@@ -47,9 +48,7 @@ class StraightUnit(Wiring):
         """Return a and the hard h, whose derivative with respect to a is the slope."""
         a = site.drive(h)
         hard = site.activation(a) if self.noise is None else (self.noise < site.activation(a)).astype(a.dtype)
-        constant = jax.lax.stop_gradient
-        # a - constant(a) is exactly zero, so the value stays hard to the last digit.
-        return a, constant(hard) + constant(SLOPES[self.estimator](a)) * (a - constant(a))
+        return a, pretend(hard, a, SLOPES[self.estimator])
 
 
 class StraightThrough(Rule):
@@ -66,7 +65,8 @@ class StraightThrough(Rule):
         estimator: the pretended dh/da: `"identity"`, 1; `"derivative"`, sigma'(a) of the logistic function
             sigma; or `"window"`, 1 where |a| <= 1 and else 0.
         stochastic: sample hidden layers that have a sigmoid as Bernoulli units, a fresh sample each batch.
-            Layers with sign or step are hard in either case, the last layer too.
+            Signs and steps are hard in either case, the last layer's too, and those that are a stage of their
+            own, such as `Activate("sign")`.
         loss: the cost, by name or as a `Loss`.
 
     Raises:
@@ -102,7 +102,7 @@ class StraightThrough(Rule):
         """Return `model` if it has hidden layers to pass straight through.
 
         Raises:
-            TypeError: its hidden layers are all differentiable; the message says what to pass instead.
+            TypeError: it is differentiable everywhere; the message says what to pass instead.
         """
         model = super().accept(model)
         hidden_traces(model, example_of(model))  # An Elman layer refuses to be recorded, and says what to pass.
@@ -112,7 +112,7 @@ class StraightThrough(Rule):
                 "StraightThrough(stochastic=True) samples sigmoid hidden layers, and this chain has none; "
                 "build it with activation='sigmoid', or pass stochastic=False to train sign or step units"
             )
-        if hidden and not self.stochastic and not any(f in HARD for f in hidden):
+        if hidden and not self.stochastic and not has_hard_units(model):
             raise TypeError(
                 "StraightThrough is for hidden layers without a derivative, and all of this chain's have "
                 "one; build it with activation='sign' or 'step', pass stochastic=True to sample sigmoid "
@@ -122,12 +122,16 @@ class StraightThrough(Rule):
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Return the gradient that the pretended slopes give."""
-        loss, output, gradient = exact_gradient(self.loss, self.straighten(learner.model, batch.x, key), batch)
-        update = wire(gradient, [None] * len(sites(gradient)))
+
+        def cost(model: Chain) -> tuple[Array, Array]:
+            output = self.straighten(model, batch.x, key)(batch.x)
+            return jnp.mean(self.loss(output, batch.y)), output
+
+        (loss, output), update = eqx.filter_value_and_grad(cost, has_aux=True)(learner.model)
         return Credit(loss, output, (update, None), learner.memory)
 
     def straighten(self, model: Chain, x: Float[Array, "batch ..."], key: Key[Array, ""]) -> Chain:
-        """Return `model` with a straight-through unit at every hard or sampled site; `x` sizes the noise."""
+        """Return `model` with a straight-through unit at every hard or sampled place; `x` sizes the noise."""
         hidden = len(sites(model)) - 1
         noise = draw(model, x, "bernoulli", key) if self.stochastic else [None] * hidden
 
@@ -138,4 +142,5 @@ class StraightThrough(Rule):
                 return StraightUnit(self.estimator, noise)
             return None
 
-        return wire(model, [unit(site, n) for site, n in zip(sites(model), [*noise, None], strict=True)])
+        wired = wire(model, [unit(site, n) for site, n in zip(sites(model), [*noise, None], strict=True)])
+        return straight_stages(wired, SLOPES[self.estimator])
