@@ -73,6 +73,10 @@ SPECIAL = {
     # interpolation, which a ridge damps.
     "admm": {"rule": ap.ADMM(ridge=0.01), "model": partial(small_mlp, activation="relu")},
     "actor-critic": {"model": partial(small_mlp, activation="sigmoid")},
+    # Where mu does not grow, nothing can be seen of where it stops.
+    "alternating-minimization": {"rule": ap.AlternatingMinimization(mu_increase=0.1, mu_max=1.15)},
+    "alternating-minimization-memory": {"rule": ap.AlternatingMinimizationMemory(mu_increase=0.04, mu_max=0.15)},
+    "offline-alternating-minimization": {"rule": ap.OfflineAlternatingMinimization(mu_increase=0.04, mu_max=0.15)},
     "conductance-perturbation": {"model": spiking, "batch": rates, "depths": (1, 2, 4)},
     "finite-differences": {"model": tiny},
     "natural-gradient": {"model": tiny},

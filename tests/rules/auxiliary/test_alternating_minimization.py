@@ -185,13 +185,14 @@ def test_sparsity_shrinks_codes_and_weights(key):
         np.testing.assert_allclose(a.bias, b.bias, atol=1e-6)
 
 
-def test_mu_grows_by_its_increase(key):
+def test_mu_grows_by_its_increase_up_to_its_largest(key):
     model = mlp(6, 5, 3, key=key)
     batch = examples(key, model)
-    rule = AlternatingMinimization(mu=0.5, mu_increase=0.25)
+    rule = AlternatingMinimization(mu=0.5, mu_increase=0.25, mu_max=0.875)
     first = credit(rule, model, batch)
     assert first.metrics["mu"] == 0.5
     assert first.memory == 0.75
+    assert rule.next_mu(first.memory) == rule.next_mu(rule.next_mu(first.memory)) == 0.875
     learner = eqx.tree_at(lambda l: l.memory, rule.init(model, key=key), first.memory)
     second = eqx.filter_jit(rule.credit)(learner, batch, key=key)
     assert second.metrics["code_shift"] < first.metrics["code_shift"]
@@ -265,6 +266,8 @@ def test_a_net_without_codes_has_no_shift():
         ("code_sparsity", -0.1),
         ("weight_sparsity", -0.1),
         ("mu_increase", -0.1),
+        ("mu_max", float("inf")),
+        ("mu_max", 0.5),
         ("reduction", "max"),
     ],
 )

@@ -73,6 +73,43 @@ def test_a_pass_goes_over_the_columns_one_by_one(x64):
     np.testing.assert_allclose(rule.solution(moments, weight), W, rtol=1e-10)
 
 
+def test_a_sparse_pass_shrinks_each_column_after_its_own_step(x64):
+    moments, weight = problem(jax.random.key(0))
+    ridge, shrink = 0.1, 0.05
+    A, B = np.asarray(moments.A) + ridge * np.eye(6), np.asarray(moments.B + ridge * weight)
+    W = np.array(weight)
+    for _ in range(2):
+        for j in range(6):
+            moved = W[j] + (B[j] - A[j] @ W) / A[j, j]
+            W[j] = np.sign(moved) * np.maximum(np.abs(moved) - (shrink if j < 5 else 0), 0)
+    rule = AlternatingMinimizationMemory(passes=2, ridge=ridge, weight_sparsity=shrink)
+    np.testing.assert_allclose(rule.solution(moments, weight, bias=True), W, rtol=1e-10)
+
+
+def test_sparse_passes_converge_to_the_penalised_solution(x64):
+    """The gradient of tr(W^T A W) - 2 tr(W^T B) is minus the penalty's: 2 s A_jj, or less where the weight is zero."""
+    moments, weight = problem(jax.random.key(0))
+    W = AlternatingMinimizationMemory(passes=200, ridge=1e-12, weight_sparsity=0.1).solution(moments, weight)
+    pull = moments.residual(W) / jnp.diag(moments.A)[:, None]
+    assert 0 < jnp.sum(W == 0) < W.size
+    np.testing.assert_allclose(pull[W != 0], 0.1 * jnp.sign(W[W != 0]), rtol=1e-6)
+    assert jnp.all(jnp.abs(pull[W == 0]) <= 0.1)
+
+
+def test_mu_grows_and_codes_follow_the_present_one(x64):
+    model = mlp(4, 5, 3, key=jax.random.key(0))
+    batch = examples(jax.random.key(1), model)
+    rule = AlternatingMinimizationMemory(mu=0.5, mu_increase=0.25, mu_max=0.875)
+    learner = rule.init(model, key=jax.random.key(0))
+    seen = []
+    for _ in range(3):
+        found = credit(rule, learner, batch)
+        learner = eqx.tree_at(lambda l: l.memory[0], learner, found.memory[0])
+        seen.append(found.metrics)
+    assert [m["mu"] for m in seen] == [0.5, 0.75, 0.875]
+    assert seen[0]["code_shift"] > seen[1]["code_shift"] > seen[2]["code_shift"]
+
+
 def test_passes_converge_to_the_solution(x64):
     moments, weight = problem(jax.random.key(0))
     exact = np.linalg.solve(moments.A, moments.B)
@@ -110,13 +147,13 @@ def test_memory_is_a_sum_that_forgets(x64):
     batches = [examples(jax.random.key(seed), model) for seed in range(2)]
     rule = AlternatingMinimizationMemory(forgetting=0.25)
     learner = rule.init(model, key=jax.random.key(0))
-    assert not any(map(np.any, jax.tree.leaves(learner.memory)))
+    assert not any(map(np.any, jax.tree.leaves(learner.memory[1])))
     expected = np.zeros((5, 5))
     for batch in batches:
         learner = eqx.tree_at(lambda l: l.memory, learner, credit(rule, learner, batch).memory)
         a = np.hstack([batch.x, np.ones((30, 1))])
         expected = 0.75 * expected + a.T @ a / 30
-    np.testing.assert_allclose(learner.memory[0].A, expected, rtol=1e-12)
+    np.testing.assert_allclose(learner.memory[1][0].A, expected, rtol=1e-12)
 
 
 def test_without_a_hidden_layer_it_is_gradient_descent(x64):
@@ -156,11 +193,18 @@ def test_sgd_of_rate_one_learns(key, solver, bias):
         ("ridge", 0.0),
         ("output_rate", 0.0),
         ("mu", -1.0),
+        ("mu_max", 0.01),
+        ("weight_sparsity", -0.1),
     ],
 )
 def test_bad_hyperparameters(argument, value):
     with pytest.raises((ValueError, TypeError), match=argument):
         AlternatingMinimizationMemory(**{argument: value})
+
+
+def test_an_exact_solution_is_not_shrunk():
+    with pytest.raises(ValueError, match=r"weight_sparsity=0.1 .* pass solver='columns'"):
+        AlternatingMinimizationMemory(solver="solve", weight_sparsity=0.1)
 
 
 @pytest.mark.parametrize("build", ["lenet5", "elman", "norm"])

@@ -44,7 +44,7 @@ def test_no_iteration_raises_the_objective(x64):
     def iterate(learner):
         found = credit(rule, learner, batch)
         learner = after(learner, found)
-        ended = rule.objective(learner.model, batch, learner.memory[0], rule.mu)
+        ended = rule.objective(learner.model, batch, learner.memory[1][0], rule.mu)
         return learner, found.loss, found.metrics["objective"], ended
 
     losses, objectives = [], [np.inf]
@@ -62,7 +62,7 @@ def test_hidden_weights_fit_the_codes(x64):
     rule = OfflineAlternatingMinimization(ridge=1e-10)
     learner = start(rule, model)
     learner = after(learner, credit(rule, learner, batch))
-    codes, _ = learner.memory
+    _, (codes, _) = learner.memory
     for site, a, c in zip(sites(learner.model), [batch.x, np.tanh(codes[0])], codes, strict=False):
         expected, *_ = np.linalg.lstsq(np.hstack([a, np.ones((EXAMPLES, 1))]), np.asarray(c))
         np.testing.assert_allclose(np.vstack([site.weight, site.bias]), expected, rtol=1e-6, atol=1e-8)
@@ -81,11 +81,21 @@ def test_an_example_keeps_its_codes(x64):
         codes = eqx.filter_jit(rule.update_codes)(model, batch, codes, rule.mu)
         found = credit(rule, learner, batch)
         learner = eqx.tree_at(lambda l: l.memory, learner, found.memory)
-        kept, visited = learner.memory
+        _, (kept, visited) = learner.memory
         for rows, code in zip(kept, codes, strict=True):
             np.testing.assert_allclose(rows[index], code, rtol=1e-12)
             assert not np.any(np.delete(rows, index, axis=0))
         assert sorted(np.flatnonzero(visited)) == [2, 7, 11]
+
+
+def test_mu_grows_with_each_iteration(x64):
+    model = mlp(5, 6, 3, key=jax.random.key(0))
+    batch = examples(jax.random.key(1), model)
+    rule = OfflineAlternatingMinimization(mu=0.5, mu_increase=0.25, mu_max=0.625)
+    first = credit(rule, start(rule, model), batch)
+    second = credit(rule, eqx.tree_at(lambda l: l.memory[0], start(rule, model), first.memory[0]), batch)
+    assert [first.metrics["mu"], second.metrics["mu"]] == [0.5, 0.625]
+    assert second.metrics["code_shift"] < first.metrics["code_shift"]
 
 
 def test_data_and_index_must_be_known(key):

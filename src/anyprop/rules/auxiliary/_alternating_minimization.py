@@ -61,6 +61,7 @@ class AlternatingMinimization(CodeRule):
             `"mean"`, as in its code. In a net whose layers have n units the mean is the sum with mu,
             code_rate and code_sparsity divided by n.
         mu_increase: what each batch adds to mu; a learner's memory holds the present one.
+        mu_max: where mu stops growing; published as 10 `mu`. Default: nowhere.
         weight_sparsity: weight of the penalty sum |W| on every layer's weights, not its biases. Hidden layers' own
             costs leave out the factor mu, so there it is in units of mu: in the one objective of codes and
             weights their penalty is mu times it, and grows with mu.
@@ -74,7 +75,6 @@ class AlternatingMinimization(CodeRule):
         Bouneffouf. Beyond backprop: online alternating minimization with auxiliary variables. ICML, 2019.
     """
 
-    mu_increase: float = eqx.field(default=0.0, kw_only=True)
     weight_sparsity: float = eqx.field(default=0.0, kw_only=True)
 
     card: ClassVar[Card] = Card(
@@ -91,16 +91,14 @@ class AlternatingMinimization(CodeRule):
     )
 
     def __check_init__(self):
-        """Refuse an increase or a penalty below zero."""
-        non_negative("mu_increase", self.mu_increase)
+        """Refuse a penalty below zero."""
         non_negative("weight_sparsity", self.weight_sparsity)
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
         """Start mu where it is said to start."""
         del data, key
         model = self.accept(model)
-        dtype = jnp.result_type(*(site.weight for site in affines(model)))
-        return Learner(model, memory=jnp.asarray(self.mu, dtype))
+        return Learner(model, memory=self.first_mu(model))
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Return each layer's own gradient; `code_shift` says how far the codes moved, root mean square."""
@@ -116,7 +114,7 @@ class AlternatingMinimization(CodeRule):
         moved = self.update_codes(learner.model, batch, codes, mu)
         loss = jnp.mean(self.loss(output, batch.y))
         metrics = {"mu": mu, "code_shift": shift(codes, moved)}
-        return moved, Credit(loss, output, None, mu + self.mu_increase, metrics)
+        return moved, Credit(loss, output, None, self.next_mu(mu), metrics)
 
     def weight_problems(self, model: Chain, batch: Batch, codes: list[Float[Array, "batch ..."]]) -> Float[Array, ""]:
         """The sum of what every layer minimises by itself."""

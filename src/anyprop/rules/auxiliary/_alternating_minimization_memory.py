@@ -14,6 +14,9 @@ With A in its lower triangle T and the rest, that is one triangular solve for a 
 
     W += (B - W A) T^-T.
 
+A sparse W is shrunk column by column on the way, W[:, j] <- sign(W[:, j]) max(|W[:, j]| - s, 0), which descends
+the problem with 2 s sum_j A[j, j] |W[:, j]|_1 added.
+
 Source: Choromanska et al. 2019; the memory is that of Mairal, Bach, Ponce and Sapiro 2009.
 
 Exact limit: as ridge goes to zero, the solution is B A^-1, and passes over the columns converge to it.
@@ -26,8 +29,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from ..._checks import choose, count, fraction
+from ..._checks import choose, count, fraction, non_negative
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
+from ...nets import sites
 from ._codes import LeastSquaresRule, Moments, encode, hidden_weights, shift
 
 
@@ -56,10 +60,14 @@ class AlternatingMinimizationMemory(LeastSquaresRule):
         code_sparsity: lambda, weight of the penalty |c|_1 on codes, of the norm that `reduction` makes.
         reduction: whether the norms of codes are a `"sum"` over a layer's units, as in the paper, or a
             `"mean"`, as in its code.
+        mu_increase: what each batch adds to mu.
+        mu_max: where mu stops growing; published as 10 `mu`. Default: nowhere.
+        weight_sparsity: s, by how much a pass of `"columns"` brings each weight of a hidden layer, but no bias, closer
+            to zero. Above 0 the columns are gone through one by one, which costs more than the triangular solve.
         loss: the cost, by name or as a `Loss`.
 
     Raises:
-        ValueError: a number is out of its range, or `solver` or `reduction` is unknown.
+        ValueError: a number is out of its range, `solver` or `reduction` is unknown, or `solver` shrinks no weights.
 
     References:
         Choromanska, Cowen, Kumaravel, Luss, Rigotti, Rish, Diachille, Gurev, Kingsbury, Tejwani &
@@ -71,6 +79,7 @@ class AlternatingMinimizationMemory(LeastSquaresRule):
     solver: Literal["columns", "solve"] = eqx.field(default="columns", static=True, kw_only=True)
     passes: int = eqx.field(default=1, static=True, kw_only=True)
     forgetting: float = eqx.field(default=0.0, kw_only=True)
+    weight_sparsity: float = eqx.field(default=0.0, kw_only=True)
 
     card: ClassVar[Card] = Card(
         name="Alternating minimisation with memory",
@@ -91,33 +100,52 @@ class AlternatingMinimizationMemory(LeastSquaresRule):
         choose("solver", self.solver, ("columns", "solve"))
         count("passes", self.passes)
         fraction("forgetting", self.forgetting)
+        non_negative("weight_sparsity", self.weight_sparsity)
+        if self.weight_sparsity and self.solver != "columns":
+            raise ValueError(
+                f"weight_sparsity={self.weight_sparsity!r} shrinks weights in passes over the columns; pass "
+                "solver='columns', or weight_sparsity=0"
+            )
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
-        """Start with nothing remembered: A = 0 and B = 0."""
+        """Start with nothing remembered, A = 0 and B = 0, and mu where it is said to start."""
         del data, key
         weights = hidden_weights(self.accept(model))
         nothing = [Moments(jnp.zeros((len(w), len(w)), w.dtype), jnp.zeros_like(w)) for w in weights]
-        return Learner(model, memory=nothing)
+        return Learner(model, memory=(self.first_mu(model), nothing))
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Return old - new; `code_shift` says how far the codes moved, root mean square."""
         del key
-        model = learner.model
+        model, (mu, moments) = learner.model, learner.memory
         codes, output = encode(model, batch.x)
-        moved = self.update_codes(model, batch, codes, self.mu)
-        memory = jax.tree.map(
-            lambda old, new: (1 - self.forgetting) * old + new, learner.memory, self.moments(model, batch.x, moved)
+        moved = self.update_codes(model, batch, codes, mu)
+        moments = jax.tree.map(
+            lambda old, new: (1 - self.forgetting) * old + new, moments, self.moments(model, batch.x, moved)
         )
-        solutions = [self.solution(*pair) for pair in zip(memory, hidden_weights(model), strict=True)]
+        solutions = [
+            self.solution(seen, weight, bias=site.bias is not None)
+            for seen, weight, site in zip(moments, hidden_weights(model), sites(model), strict=False)
+        ]
         update = self.weight_update(model, batch, moved, solutions)
         loss = jnp.mean(self.loss(output, batch.y))
-        return Credit(loss, output, (update, None), memory, {"code_shift": shift(codes, moved)})
+        metrics = {"mu": mu, "code_shift": shift(codes, moved)}
+        return Credit(loss, output, (update, None), (self.next_mu(mu), moments), metrics)
 
-    def solution(self, memory: Moments, weight: Float[Array, "in out"]) -> Float[Array, "in out"]:
-        """Return the weights that minimise a layer's problem, or come closer to it by `passes` passes."""
+    def solution(
+        self, memory: Moments, weight: Float[Array, "in out"], *, bias: bool = False
+    ) -> Float[Array, "in out"]:
+        """Return the weights that minimise a layer's problem, or come closer to it by `passes` passes.
+
+        Args:
+            memory: what is remembered of the layer.
+            weight: its weights, with a row an input.
+            bias: whether the last row is the bias, which is not shrunk.
+        """
         problem = memory.near(weight, self.ridge)
         if self.solver == "solve":
             return problem.solve()
+        shrink = jnp.full(len(weight), self.weight_sparsity, weight.dtype).at[-1].multiply(not bias)
         for _ in range(self.passes):
-            weight += jax.scipy.linalg.solve_triangular(problem.A, problem.residual(weight), lower=True)
+            weight = problem.sparse_sweep(weight, shrink) if self.weight_sparsity else problem.sweep(weight)
         return weight

@@ -42,6 +42,8 @@ class OfflineAlternatingMinimization(LeastSquaresRule):
         code_sparsity: lambda, weight of the penalty |c|_1 on codes, of the norm that `reduction` makes.
         reduction: whether the norms of codes are a `"sum"` over a layer's units, as in the paper, or a
             `"mean"`, as in its code.
+        mu_increase: what each iteration adds to mu.
+        mu_max: where mu stops growing; published as 10 `mu`. Default: nowhere.
         loss: the cost, by name or as a `Loss`.
 
     Raises:
@@ -78,7 +80,7 @@ class OfflineAlternatingMinimization(LeastSquaresRule):
         examples = count_examples(type(self).__name__, data)
         codes, _ = jax.eval_shape(encode, model, one_example(model))
         room = [jnp.zeros((examples, *code.shape[1:]), code.dtype) for code in codes]
-        return Learner(model, memory=(room, jnp.zeros(examples, bool)))
+        return Learner(model, memory=(self.first_mu(model), (room, jnp.zeros(examples, bool))))
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Return old - new.
@@ -91,16 +93,18 @@ class OfflineAlternatingMinimization(LeastSquaresRule):
         """
         del key
         model, index = learner.model, row_index(type(self).__name__, batch)
+        mu, rows = learner.memory
         encoded, output = encode(model, batch.x)
-        kept, visited = take_rows(learner.memory, index)
+        kept, visited = take_rows(rows, index)
         codes = [jnp.where(visited[:, None], code, fresh) for code, fresh in zip(kept, encoded, strict=True)]
-        moved = self.update_codes(model, batch, codes, self.mu)
+        moved = self.update_codes(model, batch, codes, mu)
         solutions = [
             moments.near(weight, self.ridge).solve()
             for moments, weight in zip(self.moments(model, batch.x, moved), hidden_weights(model), strict=True)
         ]
         update = self.weight_update(model, batch, moved, solutions)
-        memory = put_rows(learner.memory, index, (moved, jnp.ones_like(visited)))
+        rows = put_rows(rows, index, (moved, jnp.ones_like(visited)))
         loss = jnp.mean(self.loss(output, batch.y))
-        metrics = {"objective": self.objective(model, batch, moved, self.mu), "code_shift": shift(codes, moved)}
-        return Credit(loss, output, (update, None), memory, metrics)
+        objective = self.objective(model, batch, moved, mu)
+        metrics = {"mu": mu, "objective": objective, "code_shift": shift(codes, moved)}
+        return Credit(loss, output, (update, None), (self.next_mu(mu), rows), metrics)
