@@ -2,8 +2,8 @@
 
     start    h_0 = x,   h_l = f_l(h_{l-1}),   then clamp h_L = y
     settle   N times, for l = L-1 ... 1:
-        h_l += delta [ f_l(h_{l-1}) - f_l(g_l(h_l))                    to reconstruct x better
-                     + g_{l+1}(h_{l+1}) - g_{l+1}(f_{l+1}(h_l)) ]      to reconstruct y better
+        h_l += s_l delta [ f_l(h_{l-1}) - f_l(g_l(h_l))                    to reconstruct x better
+                         + g_{l+1}(h_{l+1}) - g_{l+1}(f_{l+1}(h_l)) ]      to reconstruct y better
     learn    the delta rule, on inputs with noise:  f_l(h_{l-1}) -> h_l,   g_l(h_l) -> h_{l-1}
 
 The second bracket is the difference target, g(new h_{l+1}) - g(old h_{l+1}), where the old one is what the
@@ -12,12 +12,13 @@ layer below makes of it. Where g_{l+1} undoes f_{l+1}, both brackets together cl
     log p(x, h, y) = log p(x|h_1) + sum_l log p(h_l|h_{l+1}) + log p(y|h_{L-1})
 
 with unit Gaussians around the g_l, and the loss for the last term: settling is MAP inference of h, learning the
-M step of EM.
+M step of EM. Elsewhere they need not climb, however small delta is. So h_l, example by example, stays where it was
+if the step would lower the two terms that it is in, and s_l, 1 at first, is halved.
 
-Sources: Bengio, Lee, Bornschein, Mesnard and Lin 2015 (there without y); Lee, Zhang, Fischer and Bengio 2015.
+Sources: Bengio, Lee, Bornschein, Mesnard and Lin 2015 (there without y and s_l); Lee, Zhang, Fischer and Bengio 2015.
 
-Exact limits: one linear hidden layer with g_l = f_l^T settles on argmax_h log p(x, h, y); with exact inverses,
-N = 1 and delta = 1 the h_l are the difference targets of y.
+Exact limits: one linear hidden layer with g_l = f_l^T settles on argmax_h log p(x, h, y); with exact inverses and
+delta = 1 the first step leads to the difference targets of y.
 """
 
 from typing import ClassVar
@@ -45,12 +46,13 @@ class IterativeTargetPropagation(Rule):
     backprop's; difference target propagation is far cheaper and more accurate.
 
     `Credit.metrics` has the log-likelihood log p(x, h, y) along the settling, less the Gaussians' constants:
-    `"joint"`, `iterations` + 1 values; `"joint_first"` and `"joint_last"`. It rises once the two ways have
-    learned to undo each other.
+    `"joint"`, `iterations` + 1 values; `"joint_first"` and `"joint_last"`. It never falls, and rises further the
+    better the two ways have learned to undo each other.
 
     Args:
         iterations: N, how often the activities move, at least 1.
-        rate: delta, how far they move each time, above 0; 1 goes all the way to a difference target.
+        rate: delta, how far they move each time, above 0; 1 goes all the way to a difference target. Where this would
+            lower the likelihood, a layer stays, and moves half as far the next time.
         noise: standard deviation of the Gaussian noise on what layers and inverses learn from, in the units of
             the activities, 0 or more.
         init_inverse: initialiser of the inverses' weights, by name (see `nets.initialiser`).
@@ -126,25 +128,41 @@ class IterativeTargetPropagation(Rule):
         Returns:
             All h, and the batch's mean of log p(x, h, y) at the start and after each iteration.
         """
-        *f, top = layers(model)
-        f, g, hidden = [*f, lambda below: self.loss.expected(top(below))], inverses, range(len(inverses) - 1, 0, -1)
-        x, y = h[0], h[-1]
+        x, y, top, last = h[0], h[-1], layers(model)[-1], len(h) - 2
 
-        def step(between: list[Activity]) -> list[Activity]:
-            h = [x, *between, y]
-            for i in hidden:
-                upward = from_below(f[i - 1], g[i - 1], h[i - 1], h[i])
-                downward = g[i](h[i + 1]) - g[i](f[i](h[i]))
-                h[i] += self.rate * (upward + downward)
-            return h[1:-1]
+        def own(h: list[Activity], i: int) -> Float[Array, " batch"]:
+            """The densities of the joint in which h_i is: log p(h_{i-1}|h_i) + log p(h_i|h_{i+1})."""
+            above = log_normal(h[i], inverses[i](h[i + 1])) if i < last else -self.loss(top(h[i]), y)
+            return log_normal(h[i - 1], inverses[i - 1](h[i])) + above
 
-        def joint(between: list[Activity]) -> Float[Array, " batch"]:
-            h = [x, *between]
-            reconstructed = sum(log_normal(h[i - 1], g[i - 1](h[i])) for i in hidden)
-            return reconstructed - self.loss(top(h[-1]), y)
+        def step(state: tuple[list[Activity], list[Array]]) -> tuple[list[Activity], list[Array]]:
+            between, shares = state
+            h, shares = [x, *between, y], [jnp.zeros(()), *shares]
+            for i in range(last, 0, -1):
+                way = self.displacement(model, inverses, h, i)
+                moved = list(h)
+                moved[i] += self.rate * jax.vmap(jnp.multiply)(shares[i], way)
+                reached = own(h, i)
+                # Close to a maximum only rounding decides, and must not end the way there.
+                better = own(moved, i) >= reached - 10 * jnp.finfo(reached.dtype).eps * jnp.abs(reached)
+                h[i] = jax.vmap(jnp.where)(better, moved[i], h[i])
+                shares[i] = jnp.where(better, shares[i], shares[i] / 2)
+            return h[1:-1], shares[1:]
 
-        between, trace = settle(step, joint, h[1:-1], self.iterations)
+        def joint(state: tuple[list[Activity], list[Array]]) -> Float[Array, " batch"]:
+            *below, above = [x, *state[0]]
+            reconstructed = (log_normal(h, g(up)) for h, g, up in zip(below, inverses, state[0], strict=False))
+            return sum(reconstructed, start=-self.loss(top(above), y))
+
+        whole = [jnp.ones(len(x), x.dtype) for _ in h[1:-1]]
+        (between, _), trace = settle(step, joint, (h[1:-1], whole), self.iterations)
         return [x, *between, y], trace
+
+    def displacement(self, model: Chain, inverses: list[Series], h: list[Activity], i: int) -> Activity:
+        """f_i(h_{i-1}) - f_i(g_i(h_i)) + g_{i+1}(h_{i+1}) - g_{i+1}(f_{i+1}(h_i)): where h_i would go at delta = 1."""
+        *f, top = layers(model)
+        f, g = [*f, lambda below: self.loss.expected(top(below))], inverses
+        return from_below(f[i - 1], g[i - 1], h[i - 1], h[i]) + g[i](h[i + 1]) - g[i](f[i](h[i]))
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Settle, and return the delta rule of every layer and every inverse."""

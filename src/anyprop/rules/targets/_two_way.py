@@ -8,15 +8,16 @@ the loss measures is -log p of what it is measured on. Log-likelihoods leave out
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from ._layerwise import Activity
 
 Way = Callable[[Activity], Activity]
-Joint = Callable[[list[Activity]], Float[Array, " batch"]]
+State = TypeVar("State", bound=PyTree)
 
 
 def log_normal(h: Activity, mean: Activity) -> Float[Array, " batch"]:
@@ -30,25 +31,25 @@ def from_below(f: Way, g: Way, below: Activity, here: Activity) -> Activity:
 
 
 def settle(
-    step: Callable[[list[Activity]], list[Activity]], joint: Joint, h: list[Activity], iterations: int
-) -> tuple[list[Activity], Float[Array, " states"]]:
+    step: Callable[[State], State], joint: Callable[[State], Float[Array, " batch"]], state: State, iterations: int
+) -> tuple[State, Float[Array, " states"]]:
     """Repeat a step.
 
     Args:
         step: moves the activities once.
         joint: log-likelihood of each example with such activities.
-        h: the activities to start from.
+        state: the activities to start from, and whatever else a step changes.
         iterations: N, how many steps.
 
     Returns:
-        The activities, and the batch's mean log-likelihood before each step and after the last, N + 1 values.
+        The last state, and the batch's mean log-likelihood before each step and after the last, N + 1 values.
     """
 
-    def advance(h: list[Activity], _: None) -> tuple[list[Activity], Array]:
-        return step(h), jnp.mean(joint(h))
+    def advance(state: State, _: None) -> tuple[State, Array]:
+        return step(state), jnp.mean(joint(state))
 
-    h, trace = jax.lax.scan(advance, h, length=iterations)
-    return h, jnp.append(trace, jnp.mean(joint(h)))
+    state, trace = jax.lax.scan(advance, state, length=iterations)
+    return state, jnp.append(trace, jnp.mean(joint(state)))
 
 
 def ends(trace: Float[Array, " states"]) -> dict[str, Array]:
