@@ -3,8 +3,9 @@
 They train the inverses on a pass over the data, then the layers on another, and call both one epoch.
 """
 
-import jax.numpy as jnp
 import optax
+
+from ..training import in_turns
 
 
 def rmsprop(rate: float) -> optax.GradientTransformation:
@@ -25,12 +26,7 @@ def optimizer(forward_rate: float, inverse_rate: float, steps: int | None = None
         steps: number of steps that the inverses train for before the layers do, and so on in turns; default:
             both train in every step.
     """
-    inverses, model = rmsprop(inverse_rate), rmsprop(forward_rate)
+    model, inverses = rmsprop(forward_rate), rmsprop(inverse_rate)
     if steps is not None:
-        inverses, model = _in_turn(inverses, steps, 0), _in_turn(model, steps, 1)
+        return in_turns(model, inverses, steps=steps)
     return optax.partition({"model": model, "inverses": inverses}, ("model", "inverses"))
-
-
-def _in_turn(inner: optax.GradientTransformation, steps: int, turn: int) -> optax.GradientTransformation:
-    """Let `inner` act for `steps` steps of every `2 * steps`: the first ones, turn 0, or the last ones, turn 1."""
-    return optax.conditionally_mask(inner, lambda step, **_: jnp.asarray(step) // steps % 2 == turn)

@@ -36,8 +36,7 @@ class DifferenceTargetPropagation(LayerTargets):
 
         optax.partition({"model": optax.rmsprop(0.015), "inverses": optax.rmsprop(0.005)}, ("model", "inverses"))
 
-    They also train inverses and layers in turns, for an epoch each: wrap the two optimizers in
-    `optax.conditionally_mask`, which also keeps their states where it holds the updates back.
+    They also train inverses and layers in turns, for an epoch each: `training.in_turns` makes such an optimizer.
 
     Args:
         target_step: eta, how far the last hidden layer's target lies down the cost's gradient, above 0.

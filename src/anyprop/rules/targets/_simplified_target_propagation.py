@@ -38,7 +38,7 @@ class SimplifiedTargetPropagation(LayerTargets):
 
     The optimizer moves the inverses, `learner.feedback`, beside the model. W_z, if any, lies in the memory: no
     optimizer moves it. Published with Adam, on 784-5x256-10 tanh at rate 4e-4 for the layers and 1.1e-3 for the
-    inverses, trained at once, or in turns of an epoch each, which did better:
+    inverses, trained at once, or in turns of an epoch each (`training.in_turns`), which did better:
 
         optax.partition({"model": optax.adam(4e-4), "inverses": optax.adam(1.1e-3)}, ("model", "inverses"))
 
