@@ -36,7 +36,7 @@ def few(*names):
 
 def test_a_study_measures_each_method(clouds, tmp_path):
     data, tuning = ap.data.load({k: clouds[k] for k in ("train", "test")}), ap.data.load(clouds)
-    methods = few("am-adam", "adam", "sgd", "am-mem", "offline-am")
+    methods = few("am-adam", "adam", "sgd", "am-mem", "offline-am", "mac")
     measured, details = am.study(
         methods, NET, data, tuning, Options(tmp_path / "out"), epochs=2, seeds=2, batch_size=20
     )
@@ -46,6 +46,7 @@ def test_a_study_measures_each_method(clouds, tmp_path):
     watched = [name for name, method in methods.items() if not method.whole]
     assert set(details["first_pass"]) == set(watched)
     assert all(len(errors) == 3 for errors in details["first_pass"].values())
+    assert len(measured["mac test error with its last layer refitted"]) == 2
     own, other = measured["am-adam test error"], measured["sgd test error"]
     assert measured["am-adam test error less sgd's"] == [a - b for a, b in zip(own, other, strict=True)]
     assert (tmp_path / "out" / "first_pass.png").stat().st_size > 1000

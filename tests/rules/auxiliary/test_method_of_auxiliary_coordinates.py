@@ -44,8 +44,8 @@ def settled(rule, model, batch, mu, steps=30):
     return codes
 
 
-def train(rule, learner, batch, steps, rate=0.03):
-    optimizer = optax.adam(rate)
+def train(rule, learner, batch, steps, optimizer=None):
+    optimizer = optimizer or optax.adam(0.03)
     arrays, static = eqx.partition((learner, optimizer.init(learner.params)), eqx.is_array)
 
     @jax.jit
@@ -122,6 +122,32 @@ def test_the_z_step_never_raises_an_examples_energy(x64, activation, mu):
     before, after = cost(codes), cost(jax.jit(lambda codes: rule.solve(model, codes, batch, jnp.asarray(mu)))(codes))
     assert jnp.all(after <= before)
     assert jnp.mean(after) < 0.9 * jnp.mean(before)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "squared-error"])
+def test_a_gauss_newton_regression_lowers_the_energy_and_solves_linear_layers(x64, loss):
+    model, batch = data(activation="identity")
+    rule = MAC(iterations=60, loss=loss, regression="gauss-newton")
+    learner = rule.init(model, data=info(model), key=jax.random.key(0))
+    learner, _, _ = train(rule, learner, batch, 1, optimizer=optax.sgd(1.0))
+    codes, mu = learner.memory.coordinates.codes, jnp.asarray(rule.mu)
+    cost = lambda model: jnp.mean(energy(rule.loss, model, codes, batch, mu))  # noqa: E731
+    lowered, slope = eqx.filter_value_and_grad(cost)(learner.model)
+    assert lowered < cost(model)
+    *below, last = slope.stages
+    assert max(float(jnp.max(jnp.abs(s))) for s in jax.tree.leaves(below)) < 1e-9
+    if loss == "squared-error":
+        assert max(float(jnp.max(jnp.abs(s))) for s in jax.tree.leaves(last)) < 1e-9
+
+
+def test_steps_on_codes_and_weights_in_turn_never_raise_the_energy_while_mu_stays(x64):
+    model, batch = data(activation="relu")
+    rule = MAC(mu_every=10**12, regression="gauss-newton")
+    learner = rule.init(model, data=info(model), key=jax.random.key(0))
+    _, _, metrics = train(rule, learner, batch, 20, optimizer=optax.sgd(1.0))
+    energies = np.stack([metrics["objective"], metrics["solved"]], axis=1).ravel()
+    assert np.all(np.diff(energies) <= 1e-12)
+    assert energies[-1] < 0.1 * energies[0]
 
 
 def test_the_violation_vanishes_as_mu_grows(x64):
@@ -215,6 +241,7 @@ def test_it_takes_convolutions(key):
         ({"growth": -2.0}, "growth"),
         ({"mu_every": 0}, "mu_every"),
         ({"iterations": 0}, "iterations"),
+        ({"regression": "gauss-newton", "loss": "hinge"}, r"loss=Hinge\(\) has no curvature"),
     ],
 )
 def test_hyperparameters_out_of_range(settings, message):
