@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import io
+import types
 import typing
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+import equinox as eqx
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
@@ -29,8 +31,9 @@ class Network:
 
     Args:
         net: sizes of a multi-layer perceptron joined by '-', such as 784-500-10, or a network by name. The
-            first and the last size must be the data's. A sign or a step after a hidden layer, as in
-            784-500-sign-500-10, is all that the next one hears of it. Each seed draws its own weights.
+            first and the last size must be the data's; for two classes the last may be 1. A sign or a step after a
+            hidden layer, as in 784-500-sign-500-10, is all that the next one hears of it. Conductance perturbation
+            takes the sizes for a spiking network's. Each seed draws its own weights.
         activation: nonlinearity of the hidden layers.
         init: initialiser of the weights.
         loss: cost to train by.
@@ -125,7 +128,7 @@ class Output:
 
 def hyperparameter_flags(rule: type[Rule]) -> type:
     """A dataclass of a rule's hyper-parameters but the loss, with the rule's own docstring."""
-    hints = typing.get_type_hints(rule)
+    hints = {name: _sayable(hint) for name, hint in typing.get_type_hints(rule).items()}
     flags = dataclasses.make_dataclass(
         rule.__name__,
         [
@@ -141,6 +144,14 @@ def hyperparameter_flags(rule: type[Rule]) -> type:
     )
     flags.__doc__ = rule.__doc__
     return flags
+
+
+def _sayable(hint: Any) -> Any:
+    """Of the kinds that a hyper-parameter may be, those that a command line can say: no objects."""
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+        return hint
+    kinds = [kind for kind in typing.get_args(hint) if not (isinstance(kind, type) and issubclass(kind, eqx.Module))]
+    return typing.Union[tuple(kinds)]  # noqa: UP007
 
 
 def build_rule(rule: type[Rule], values: dict[str, Any], loss: str | None) -> Rule:

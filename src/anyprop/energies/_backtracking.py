@@ -15,15 +15,15 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key
 
-from .._checks import count, non_negative, positive
-from ._relaxation import Dynamics, Relaxation, Settled, Speeds, State, either, fastest, settled, speeds
+from .._checks import positive
+from ._relaxation import Dynamics, Settled, Speeds, State, ToRest, either, fastest, settled, speeds
 from ._solvers import Pull, Vector, implicit
 
 Progress = tuple[State, State, Float[Array, " batch"], Float[Array, " batch"]]
 """A state, its velocity, how long the next step is, and how many were taken."""
 
 
-class BacktrackingFlow(Relaxation):
+class BacktrackingFlow(ToRest):
     """Gradient flow with a step that is halved, for each example by itself, where it goes too far.
 
     Use it where weights grow in training: a step that is short enough at first can become too long, and
@@ -47,10 +47,8 @@ class BacktrackingFlow(Relaxation):
     tolerance: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self):
-        """Refuse numbers out of their range."""
-        count("steps", self.steps)
+        """Refuse a step size that is not above 0."""
         positive("step_size", self.step_size)
-        non_negative("tolerance", self.tolerance)
 
     def __call__(self, dynamics: Dynamics, start: State, *, key: Key[Array, ""] | None = None) -> Settled:
         """Relax a batch of systems; there is no noise, so the key goes unused."""

@@ -81,16 +81,25 @@ class Relaxation(eqx.Module):
         """
 
 
-class Iteration(Relaxation):
+class ToRest(Relaxation):
+    """A relaxation that looks for a state at rest, in so many steps at most."""
+
+    steps: eqx.AbstractVar[int]
+    tolerance: eqx.AbstractVar[float]
+
+    def __check_init__(self):
+        """Refuse numbers out of their range."""
+        count("steps", self.steps)
+        non_negative("tolerance", self.tolerance)
+
+
+class Iteration(ToRest):
     """A step, taken a fixed number of times or to a tolerance.
 
     An example that has settled stands still while the others of its batch go on, so what becomes of it does not
     depend on them. The result can be differentiated, forward and backward, as that of a system at rest: how far
     that holds, `residual` says.
     """
-
-    steps: eqx.AbstractVar[int]
-    tolerance: eqx.AbstractVar[float]
 
     @abc.abstractmethod
     def step(self, dynamics: Dynamics, state: State) -> State:
@@ -100,11 +109,6 @@ class Iteration(Relaxation):
     def duration(self) -> float:
         """Time that passes in a step, in units of the system's time constant."""
         return 1.0
-
-    def __check_init__(self):
-        """Refuse numbers out of their range."""
-        count("steps", self.steps)
-        non_negative("tolerance", self.tolerance)
 
     def __call__(self, dynamics: Dynamics, start: State, *, key: Key[Array, ""] | None = None) -> Settled:
         """Relax a batch of systems; there is no noise, so the key goes unused."""

@@ -22,26 +22,22 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import gmres
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from .._checks import count, positive
-from ._relaxation import Dynamics, GradientFlow, Relaxation, Settled, State, fastest, settled, speeds
+from .._checks import positive
+from ._relaxation import Dynamics, GradientFlow, Relaxation, Settled, State, ToRest, fastest, settled, speeds
 
 Vector = Float[Array, " entries"]
 Pull = Callable[[Vector], Vector]
 
 
-class Solver(Relaxation):
+class Solver(ToRest):
     """What both have in common: the batch is solved as one vector, and judged example by example."""
-
-    steps: eqx.AbstractVar[int]
-    tolerance: eqx.AbstractVar[float]
 
     @abc.abstractmethod
     def solve(self, pull: Pull, start: Vector) -> tuple[Vector, Int[Array, ""]]:
         """Return a root of `pull`, and in how many steps it was found."""
 
     def __check_init__(self):
-        """Refuse numbers out of their range."""
-        count("steps", self.steps)
+        """Refuse a tolerance that is not above 0."""
         positive("tolerance", self.tolerance)
 
     def __call__(self, dynamics: Dynamics, start: State, *, key: Key[Array, ""] | None = None) -> Settled:

@@ -6,8 +6,9 @@ import inspect
 import itertools
 import math
 import re
+import types
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import equinox as eqx
 import jax
@@ -165,8 +166,10 @@ def _refusal(call: Any) -> Exception | None:
 
 
 def _choices(field: dataclasses.Field, kind: type) -> tuple[Any, ...]:
+    """The names that it may have; instead of one it may take an object, too."""
     hint = get_type_hints(kind)[field.name]
-    return get_args(hint) if get_origin(hint) is Literal else ()
+    kinds = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
+    return tuple(name for one in kinds if get_origin(one) is Literal for name in get_args(one))
 
 
 def _is_switch(field: dataclasses.Field, kind: type) -> bool:

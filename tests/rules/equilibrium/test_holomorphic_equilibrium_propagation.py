@@ -34,26 +34,40 @@ def flat(tree):
 
 
 def error(estimate, exact):
-    return float(jnp.linalg.norm(flat(estimate) - flat(exact)) / jnp.linalg.norm(flat(exact)))
+    return jnp.linalg.norm(flat(estimate) - flat(exact)) / jnp.linalg.norm(flat(exact))
 
 
-def test_the_error_falls_exponentially_with_the_number_of_points(x64, key):
-    model = Eight(0.5 * jax.random.normal(key, (8, 8)))
-    batch = Batch(jax.random.normal(jax.random.key(1), (3, 2)), jax.random.normal(jax.random.key(2), (3, 2)))
-    rules = {n: HolomorphicEquilibriumPropagation(0.05, n, **SETTLED) for n in (2, 4, 6, 8)}
-    learner = rules[2].init(model, key=key)
+CIRCLES = {"small": (0.5, 0.05), "twice": (0.5, 0.1), "outside": (0.5, 0.5), "tiny": (1.0, 0.01), "far": (1.0, 0.5)}
+"""Standard deviation of the couplings, and strength of the nudge."""
 
-    @eqx.filter_jit
-    def updates(learner):
+
+def test_the_error_falls_exponentially_with_the_points_but_not_beyond_the_singularities_of_the_states(x64):
+    rules = {n: HolomorphicEquilibriumPropagation(points=n, **SETTLED) for n in (2, 4, 6, 8)}
+    rules[1] = EquilibriumPropagation(variant="one-sided", **SETTLED)
+    strength = {n: (lambda r: r.radius) if n > 1 else (lambda r: r.beta) for n in rules}
+
+    def of(spread, nudge):
+        key = jax.random.key(0)
+        model = Eight(spread * jax.random.normal(key, (8, 8)))
+        batch = Batch(jax.random.normal(jax.random.key(1), (3, 2)), jax.random.normal(jax.random.key(2), (3, 2)))
+        learner = rules[2].init(model, key=key)
         exact = exact_gradient(rules[2].loss, learner.model, batch)[2]
-        return exact, {n: rule.credit(learner, batch, key=key) for n, rule in rules.items()}
+        credits = {n: eqx.tree_at(strength[n], r, nudge).credit(learner, batch, key=key) for n, r in rules.items()}
+        return {n: (error(c.grads, exact), c.metrics["nudged_converged"]) for n, c in credits.items()}
 
-    exact, found = updates(learner)
-    errors = {n: error(credit.grads, exact) for n, credit in found.items()}
-    assert all(credit.metrics["nudged_converged"] == 1 for credit in found.values())
-    assert errors[4] < 1e-2
-    assert errors[8] < 1e-6
-    assert all(errors[n + 2] < 0.1 * errors[n] for n in (2, 4, 6))
+    found = jax.jit(jax.vmap(of))(*jnp.asarray(list(CIRCLES.values())).T)
+    assert all(np.all(converged == 1) for _, converged in found.values())
+    errors = {n: dict(zip(CIRCLES, np.asarray(e), strict=True)) for n, (e, _) in found.items()}
+    small, twice, outside = ({n: errors[n][c] for n in (2, 4, 6, 8)} for c in ("small", "twice", "outside"))
+    assert small[4] < 1e-2
+    assert small[8] < 1e-6
+    assert all(small[n + 2] < 0.1 * small[n] for n in (2, 4, 6))
+    assert twice[8] < 1e-3
+    assert all(2 ** (n - 1) < twice[n] / small[n] < 2 ** (n + 1) for n in (2, 4, 6))
+    assert 0.05 < min(outside.values()) < max(outside.values()) < 2 * min(outside.values())
+    # Out there, two points, which are a centred nudge, do no better than a one-sided one.
+    assert errors[2]["tiny"] < 0.1 * errors[1]["tiny"]
+    assert errors[2]["far"] > 0.9 * errors[1]["far"]
 
 
 def by_hand(chain, batch, radius, points, steps, step_size):

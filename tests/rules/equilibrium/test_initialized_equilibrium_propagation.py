@@ -173,7 +173,9 @@ def test_numbers_out_of_range_are_refused(bad, match):
 
 
 def test_models_without_layers_are_refused(key):
-    with pytest.raises(TypeError, match="a Spring; pass a chain, or choose EquilibriumPropagation"):
+    with pytest.raises(
+        TypeError, match=r"a Spring; pass a chain, an energies\.Hopfield .* or choose EquilibriumPropagation"
+    ):
         InitializedEquilibriumPropagation().init(Spring(jnp.ones((3, 2))), key=key)
 
 

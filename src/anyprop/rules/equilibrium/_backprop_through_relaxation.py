@@ -18,9 +18,9 @@ from jaxtyping import Array, Key
 
 from ..._checks import count
 from ...contract import Batch, Card, Credit, Learner, Needs
-from ...energies import Energy, Settled, State
+from ...energies import Energy, Relaxation, Settled, State
 from ...energies._relaxation import Iteration, settled, speeds
-from ._rule import Settling, report
+from ._rule import Settling, error_speed, report
 
 
 class BackpropThroughRelaxation(Settling):
@@ -35,12 +35,15 @@ class BackpropThroughRelaxation(Settling):
         step_size: of each step of a gradient flow, in units of the units' time constant.
         tolerance: the steps before the last K end early for an example once none of its units moves faster than
             this; 0 or more.
-        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), or `"sweeps"` (layer after layer).
+        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), `"sweeps"` (layer after layer), or
+            an object of one of these kinds that brings its own steps and tolerance, `energies.FixedPoint(30, 1e-6)`.
         network: how a chain is read: `"hopfield"`, or `"convergent"`, whose state is its rates.
         loss: the cost C, by name or as a `Loss`.
 
     Raises:
-        ValueError: a number is out of its range, or a name is unknown.
+        ValueError: a number is out of its range, a name is unknown, or `free_steps`, `step_size` or `tolerance` stands
+            beside an object that has its own.
+        TypeError: the relaxation is an object that repeats no single step.
 
     References:
         Werbos. Backpropagation through time: what it does and how to do it. Proceedings of the IEEE, 1990.
@@ -49,6 +52,8 @@ class BackpropThroughRelaxation(Settling):
     """
 
     backward_steps: int = eqx.field(default=20, static=True)
+
+    stepwise: ClassVar[bool] = True
 
     card: ClassVar[Card] = Card(
         name="Backprop through relaxation",
@@ -66,18 +71,21 @@ class BackpropThroughRelaxation(Settling):
     def __check_init__(self):
         """Refuse numbers out of their range."""
         count("backward_steps", self.backward_steps)
-        if self.backward_steps > self.free_steps:
-            raise ValueError(f"backward_steps={self.backward_steps} must be at most free_steps={self.free_steps}")
+        own = isinstance(self.relaxation, Relaxation)
+        steps = self.free_phase.steps if own else self.free_steps
+        if self.backward_steps > steps:
+            free = f"the {steps} steps of relaxation" if own else f"free_steps={steps}"
+            raise ValueError(f"backward_steps={self.backward_steps} must be at most {free}")
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Return the gradient through the last steps."""
         del key
         model: Energy = learner.model
-        phase = self.phase(1)
-        assert isinstance(phase, Iteration)
+        phase = self.free_phase
+        assert isinstance(phase, Iteration)  # else `stepwise` has had it refused
         start, early = model.start(batch.x), jnp.zeros(len(batch.x), int)
-        if self.free_steps > self.backward_steps:
-            before = model.settle(batch.x, relaxation=self.phase(self.free_steps - self.backward_steps))
+        if rest := phase.steps - self.backward_steps:
+            before = model.settle(batch.x, relaxation=self.phase(rest))
             start, early = jax.lax.stop_gradient(before.state), before.steps
 
         def cost(model: Energy) -> tuple[Array, tuple[Array, Settled]]:
@@ -87,9 +95,11 @@ class BackpropThroughRelaxation(Settling):
                 return (pair[1], phase.step(dynamics, pair[1])), None
 
             (last, state), _ = jax.lax.scan(step, (start, start), length=self.backward_steps)
-            end = settled(state, early + self.backward_steps, speeds(last, state, phase.duration), self.tolerance)
+            end = settled(state, early + self.backward_steps, speeds(last, state, phase.duration), phase.tolerance)
             output = model.output(state)
             return jnp.mean(self.loss(output, batch.y)), (output, end)
 
         (loss, (output, end)), grads = eqx.filter_value_and_grad(cost, has_aux=True)(model)
-        return Credit(loss, output, (grads, None), learner.memory, report("free", end))
+        # Back through all steps it is the gradient of what they led to, at rest or not.
+        metrics = report("free", end) | (error_speed(self.loss, output, batch.y) if rest else {})
+        return Credit(loss, output, (grads, None), learner.memory, metrics)

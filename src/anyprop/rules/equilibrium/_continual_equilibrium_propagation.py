@@ -56,12 +56,16 @@ class ContinualEquilibriumPropagation(Settling):
         free_steps: steps of the free phase, at most.
         step_size: of each step of a gradient flow, in units of the units' time constant.
         tolerance: the free phase ends early for an example once none of its units moves faster than this; 0 or more.
-        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), or `"sweeps"` (layer after layer).
+        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), `"sweeps"` (layer after layer), or
+            an object of one of these kinds that brings its own steps and tolerance, `energies.FixedPoint(30, 1e-6)`.
+            Nudged phases have `nudged_steps` of it.
         network: how a chain is read: `"hopfield"`, or `"convergent"`, whose state is its rates.
         loss: the cost C, by name or as a `Loss`.
 
     Raises:
-        ValueError: a number is out of its range, or a name is unknown.
+        ValueError: a number is out of its range, a name is unknown, or `free_steps`, `step_size` or `tolerance` stands
+            beside an object that has its own.
+        TypeError: the relaxation is an object that repeats no single step.
 
     References:
         Scellier & Bengio. Equilibrium propagation: bridging the gap between energy-based models and
@@ -74,6 +78,8 @@ class ContinualEquilibriumPropagation(Settling):
     update: Update = eqx.field(default="symmetric", static=True)
     variant: Variant = eqx.field(default="one-sided", static=True)
     nudged_steps: int = eqx.field(default=20, static=True)
+
+    stepwise: ClassVar[bool] = True
 
     card: ClassVar[Card] = Card(
         name="Continual equilibrium propagation",

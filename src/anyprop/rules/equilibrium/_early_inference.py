@@ -45,7 +45,9 @@ class EarlyInference(Settling):
 
     Use it to teach a network that settles without waiting for it to settle again: the nudged phase has one step a
     layer, and a layer's update is final as soon as the nudge has reached it. It is the rate form of plasticity by the
-    timing of spikes: the input's rate times the change of the output's.
+    timing of spikes: the input's rate times the change of the output's. It takes a chain whose layers follow one
+    another, without residual blocks, or such a one read as `energies.Hopfield` or `energies.Convergent`; no other
+    energy.
 
     A layer n below the outputs moves by about beta eps^(n+1) times its error, with eps the step size: 4e-4 times in the
     first of eight layers by default. What is left of the free phase's motion, `free_residual`, has to be far below
@@ -61,13 +63,16 @@ class EarlyInference(Settling):
         free_steps: steps of the free phase, at most.
         step_size: eps, of each step of a gradient flow, in units of the units' time constant.
         tolerance: the free phase ends early for an example once none of its units moves faster than this; 0 or more.
-        relaxation: what a step is: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), or `"sweeps"`
-            (layer after layer, upwards).
+        relaxation: what a step is: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), `"sweeps"`
+            (layer after layer, upwards), or an object of one of these kinds that brings its own steps and tolerance,
+            `energies.FixedPoint(30, 1e-6)`.
         network: how a chain is read: `"hopfield"`, or `"convergent"`, whose state is its rates.
         loss: the cost C, by name or as a `Loss`.
 
     Raises:
-        ValueError: a number is out of its range, or a name is unknown.
+        ValueError: a number is out of its range, a name is unknown, or `free_steps`, `step_size` or `tolerance` stands
+            beside an object that has its own.
+        TypeError: the relaxation is an object that repeats no single step.
 
     References:
         Bengio & Fischer. Early inference in energy-based models approximates back-propagation. arXiv:1510.02777, 2015.
@@ -75,10 +80,12 @@ class EarlyInference(Settling):
 
     beta: float = 0.1
 
+    stepwise: ClassVar[bool] = True
+
     card: ClassVar[Card] = Card(
         name="Early inference",
         family="equilibrium",
-        needs=Needs.ENERGY,
+        needs=Needs.READING,
         source=("bengio2015early",),
         dossier=("S64",),
         local=True,
@@ -103,8 +110,8 @@ class EarlyInference(Settling):
             what = "a chain with residual blocks" if isinstance(energy, Layered) else f"a {type(energy).__name__}"
             raise TypeError(
                 f"EarlyInference needs layers that a nudge reaches one after the other, but model is {what}; pass "
-                "ap.nets.mlp(784, 500, 10, activation='hard-sigmoid', output='hard-sigmoid', key=key), or choose "
-                "EquilibriumPropagation"
+                "ap.nets.mlp(784, 500, 10, activation='hard-sigmoid', output='hard-sigmoid', key=key), an "
+                "energies.Hopfield or energies.Convergent of such a chain, or choose EquilibriumPropagation"
             )
         return energy
 
@@ -114,8 +121,8 @@ class EarlyInference(Settling):
         model: Layered = learner.model
         free = model.settle(batch.x)
         dynamics = model.dynamics(batch.x, lambda state: self.beta * self.loss(model.output(state), batch.y))
-        phase = self.phase(1)
-        assert isinstance(phase, Iteration)  # as all of Settling's are
+        phase = self.free_phase
+        assert isinstance(phase, Iteration)  # else `stepwise` has had it refused
         rates = model.rates(free.state)
         changes = [
             (model.rates(moved)[k] - rates[k]) / (self.beta * phase.duration**m)

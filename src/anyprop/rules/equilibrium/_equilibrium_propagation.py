@@ -66,13 +66,17 @@ class EquilibriumPropagation(Settling):
         step_size: of each step of a gradient flow, in units of the units' time constant.
         tolerance: a phase ends early for an example once none of its units moves faster than this; 0 or more. A
             nudge is first felt as a speed of about beta times the error: a tolerance has to be far below that.
-        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), or `"sweeps"` (layer after layer).
+        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), `"sweeps"` (layer after layer), or
+            an object that brings its own steps and tolerance, `energies.FixedPoint(30, 1e-6)`, or that of an energy,
+            `energy.relaxation`. Nudged phases have `nudged_steps` of it at most.
         network: how a chain is read: `"hopfield"`, or `"convergent"`, whose state is its rates, so that smooth units
             settle in discrete time too.
         loss: the cost C, by name or as a `Loss`.
 
     Raises:
-        ValueError: a number is out of its range, or a name is unknown.
+        ValueError: a number is out of its range, a name is unknown, or `free_steps`, `step_size` or `tolerance` stands
+            beside an object that has its own.
+        TypeError: the relaxation is an object that looks for no rest.
 
     References:
         Scellier & Bengio. Equilibrium propagation: bridging the gap between energy-based models and
@@ -177,5 +181,7 @@ class EquilibriumPropagation(Settling):
         )
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
-        metrics = report("free", free) | report("nudged", ends) | onset(self.loss, high, output, batch.y)
+        metrics = report("free", free) | report("nudged", ends)
+        if isinstance(model, Energy):  # a device has a time constant of its own
+            metrics |= onset(self.loss, high, output, batch.y)
         return Credit(loss, output, (grads, None), memory, metrics)

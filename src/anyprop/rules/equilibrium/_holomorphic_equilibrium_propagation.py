@@ -16,7 +16,7 @@ the circle lies within the disc around 0 in which s is an analytic function of b
 propagation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import ClassVar
 
@@ -48,16 +48,23 @@ class HolomorphicEquilibriumPropagation(Settling):
             much as real ones but for 2 points, whose nudges are real.
         nudged_steps: steps of a nudged phase, at most.
         noise: standard deviation of noise that is added to every unit at each step of every phase, in units of the
-            state; 0 for none. With noise all steps are taken.
+            state; 0 for none. With noise all steps are taken. A point and its conjugate share a draw, so that noise is
+            averaged over N // 2 + 1 draws, not over N. The variance of the update is about 2 - 2 / N times that of N
+            phases with noise of their own (2 - 1 / N times where N is odd), so figures in noise understate what such
+            phases would reach.
         free_steps: steps of the free phase, at most.
         step_size: of each step of a gradient flow, in units of the units' time constant.
         tolerance: a phase ends early for an example once none of its units moves faster than this; 0 or more.
-        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), or `"sweeps"` (layer after layer).
+        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), `"sweeps"` (layer after layer), or
+            an object of one of these kinds that brings its own steps and tolerance, `energies.FixedPoint(30, 1e-6)`.
+            Nudged phases have `nudged_steps` of it.
         network: how a chain is read: `"hopfield"`, or `"convergent"`, whose state is its rates.
         loss: the cost C, by name or as a `Loss`; squared error or cross-entropy.
 
     Raises:
-        ValueError: a number is out of its range, or a name is unknown.
+        ValueError: a number is out of its range, a name is unknown, or `free_steps`, `step_size` or `tolerance` stands
+            beside an object that has its own.
+        TypeError: the relaxation is an object that repeats no single step.
 
     References:
         Laborieux & Zenke. Holomorphic equilibrium propagation computes exact gradients through finite size
@@ -68,6 +75,9 @@ class HolomorphicEquilibriumPropagation(Settling):
     points: int = eqx.field(default=4, static=True)
     nudged_steps: int = eqx.field(default=20, static=True)
     noise: float = eqx.field(default=0.0, static=True)
+
+    stepwise: ClassVar[bool] = True
+    strength: ClassVar[str] = "radius"
 
     card: ClassVar[Card] = Card(
         name="Holomorphic equilibrium propagation",
@@ -113,7 +123,7 @@ class HolomorphicEquilibriumPropagation(Settling):
         """Return the derivative of dF/dtheta along the nudge, from points on the circle."""
         model: Energy = learner.model
         key_free, key_nudged = jax.random.split(key)
-        free = model.settle(batch.x, relaxation=self._phase(self.free_steps), key=key_free)
+        free = model.settle(batch.x, relaxation=self._noisy(self.free_phase), key=key_free)
         k = jnp.arange(self.points // 2 + 1)
         nudged = jnp.exp(2j * jnp.pi * k / self.points)
         betas = self.radius * nudged if self.points > 2 else self.radius * jnp.real(nudged)
@@ -122,7 +132,7 @@ class HolomorphicEquilibriumPropagation(Settling):
         start = _complex(free.state) if self.points > 2 else free.state
 
         def settle(beta: Array, key: Array) -> Settled:
-            return self._phase(self.nudged_steps)(self._dynamics(model, batch, beta), start, key=key)
+            return self._noisy(self.phase(self.nudged_steps))(self._dynamics(model, batch, beta), start, key=key)
 
         ends = jax.vmap(settle)(betas, jax.random.split(key_nudged, len(k)))
 
@@ -142,10 +152,13 @@ class HolomorphicEquilibriumPropagation(Settling):
         metrics = report("free", free) | report("nudged", ends) | onset(self.loss, self.radius, output, batch.y)
         return Credit(loss, output, (grads, None), learner.memory, metrics)
 
-    def _phase(self, steps: int) -> Relaxation:
+    def complaint(self, metrics: Mapping[str, float]) -> str | None:
+        """Say that a phase does not settle; noisy units never do, and are not judged."""
+        return None if self.noise else super().complaint(metrics)
+
+    def _noisy(self, phase: Relaxation) -> Relaxation:
         """The relaxation of a phase, with the units' noise."""
-        phase = self.phase(steps)
-        assert isinstance(phase, Iteration)
+        assert isinstance(phase, Iteration)  # else `stepwise` has had it refused
         return Noisy(phase, self.noise) if self.noise else phase
 
     def _dynamics(self, model: Energy, batch: Batch, beta: Complex[Array, ""] | Float[Array, ""]) -> Dynamics:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Key
 
 from ...contract import Batch, Card, Credit, Learner, Needs
 from ...energies import Energy, Settled
-from ._rule import Settling, report
+from ._rule import Settling, error_speed, report
 
 
 class ImplicitDifferentiation(Settling):
@@ -33,12 +33,16 @@ class ImplicitDifferentiation(Settling):
         step_size: of each step of a gradient flow, in units of the units' time constant.
         tolerance: the relaxation of the state ends early for an example once none of its units moves faster than
             this; 0 or more.
-        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), or `"sweeps"` (layer after layer).
+        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), `"sweeps"` (layer after layer), or
+            an object that brings its own steps and tolerance, `energies.FixedPoint(30, 1e-6)`, or that of an energy,
+            `energy.relaxation`.
         network: how a chain is read: `"hopfield"`, or `"convergent"`, whose state is its rates.
         loss: the cost C, by name or as a `Loss`.
 
     Raises:
-        ValueError: a number is out of its range, or a name is unknown.
+        ValueError: a number is out of its range, a name is unknown, or `free_steps`, `step_size` or `tolerance` stands
+            beside an object that has its own.
+        TypeError: the relaxation is an object that looks for no rest.
 
     References:
         Almeida. A learning rule for asynchronous perceptrons with feedback in a combinatorial environment. ICNN, 1987.
@@ -68,4 +72,5 @@ class ImplicitDifferentiation(Settling):
             return jnp.mean(self.loss(output, batch.y)), (output, free)
 
         (loss, (output, free)), grads = eqx.filter_value_and_grad(cost, has_aux=True)(learner.model)
-        return Credit(loss, output, (grads, None), learner.memory, report("free", free))
+        metrics = report("free", free) | error_speed(self.loss, output, batch.y)
+        return Credit(loss, output, (grads, None), learner.memory, metrics)

@@ -24,7 +24,7 @@ from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
 from ...energies import Initialized, State
 from ...energies._layered import Layered
-from ._rule import Settling, report
+from ._rule import Settling, onset, report
 
 Forward = Literal["own", "shared"]
 
@@ -32,10 +32,11 @@ Forward = Literal["own", "shared"]
 class InitializedEquilibriumPropagation(Settling):
     """Equilibrium propagation whose free phase starts from a learned forward pass, and so needs few steps.
 
-    Use it where the free phase of `EquilibriumPropagation` is too slow and no states can be kept between epochs. A
-    chain is read as `energies.Hopfield` or `energies.Convergent`. `Learner.model` is `energies.Initialized`: its part
-    `network` learns by equilibrium propagation, and its part `forward` to foresee where that settles, by costs of each
-    layer's own. Called, it settles from the forward pass.
+    Use it where the free phase of `EquilibriumPropagation` is too slow and no states can be kept between epochs. It
+    takes a chain, which is read as `energies.Hopfield` or `energies.Convergent`, one of these, or an
+    `energies.Initialized` of one, whose forward pass it goes on with; no other energy. `Learner.model` is
+    `energies.Initialized`: its part `network` learns by equilibrium propagation, and its part `forward` to foresee
+    where that settles, by costs of each layer's own. Called, it settles from the forward pass.
 
     Published with hard sigmoids on 784-500-10, with 4 free steps, and on 784-500-500-500-10, with 20. The forward
     part and the network can have rates of their own, by `optax.partition`.
@@ -62,13 +63,17 @@ class InitializedEquilibriumPropagation(Settling):
         step_size: of each step of a gradient flow, in units of the units' time constant.
         tolerance: a phase ends early for an example once none of its units moves faster than this; 0 or more. A
             nudge is first felt as a speed of about beta times the error: a tolerance has to be far below that.
-        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), or `"sweeps"` (layer after layer).
+        relaxation: `"gradient-flow"`, `"fixed-point"` (the discrete-time dynamics), `"sweeps"` (layer after layer), or
+            an object that brings its own steps and tolerance, `energies.FixedPoint(30, 1e-6)`, or that of an energy,
+            `energy.relaxation`. Nudged phases have `nudged_steps` of it at most.
         network: how a chain is read: `"hopfield"`, or `"convergent"`, whose state is its rates, so that smooth units
             settle in discrete time too.
         loss: the cost C, by name or as a `Loss`.
 
     Raises:
-        ValueError: a number is out of its range, or a name is unknown.
+        ValueError: a number is out of its range, a name is unknown, or `free_steps`, `step_size` or `tolerance` stands
+            beside an object that has its own.
+        TypeError: the relaxation is an object that looks for no rest.
 
     References:
         O'Connor, Gavves & Welling. Initialized equilibrium propagation for backprop-free training. ICLR, 2019.
@@ -87,7 +92,7 @@ class InitializedEquilibriumPropagation(Settling):
     card: ClassVar[Card] = Card(
         name="Initialised equilibrium propagation",
         family="equilibrium",
-        needs=Needs.ENERGY,
+        needs=Needs.READING,
         source=("oconnor2019", "bengio2016"),
         dossier=("S65",),
         local=True,
@@ -118,7 +123,8 @@ class InitializedEquilibriumPropagation(Settling):
         if not isinstance(network, Layered):
             raise TypeError(
                 "InitializedEquilibriumPropagation needs layers to pass forward through, but model is a "
-                f"{type(model).__name__}; pass a chain, or choose EquilibriumPropagation, which trains any energy"
+                f"{type(model).__name__}; pass a chain, an energies.Hopfield or energies.Convergent of one, or an "
+                "energies.Initialized, or choose EquilibriumPropagation, which trains any energy"
             )
         if self.forward == "shared":
             forward = None
@@ -149,6 +155,7 @@ class InitializedEquilibriumPropagation(Settling):
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
         metrics = report("free", free) | report("nudged", nudged) | {"free_distance": distance}
+        metrics |= onset(self.loss, beta, output, batch.y)
         return Credit(loss, output, (eqx.filter_grad(cost)(model), None), learner.memory, metrics)
 
 

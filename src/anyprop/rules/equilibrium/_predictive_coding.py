@@ -38,8 +38,9 @@ class PredictiveCoding(Rule):
     """Predictive coding: clamp the answer, let the layers' states settle, and learn from their prediction errors.
 
     Use it on feedforward networks: prediction is a plain forward pass, and an update is a Hebbian product of a layer's
-    own error and the rate of the layer below. A chain is read as `energies.Feedforward`; pass one for variances of
-    its layers other than 1. An inference step multiplies by each weight above the first once in each direction.
+    own error and the rate of the layer below. It takes a chain, which is read as `energies.Feedforward`, or one of
+    these, for variances of its layers other than 1; no other energy. An inference step multiplies by each weight above
+    the first once in each direction.
 
     It was published clamped, with beta = 1, 20 steps, Adam and batches of 20, on 784-600-600-10 with sigmoids.
 
@@ -80,7 +81,7 @@ class PredictiveCoding(Rule):
     card: ClassVar[Card] = Card(
         name="Predictive coding",
         family="equilibrium",
-        needs=Needs.ENERGY,
+        needs=Needs.READING,
         source=("whittington2017", "bengio2017"),
         dossier=("S59",),
         local=True,

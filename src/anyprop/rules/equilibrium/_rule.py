@@ -1,16 +1,18 @@
 """What the rules share that learn from a system at rest: how they read a model, and how they let it settle."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..._checks import choose, count, non_negative, positive
-from ...contract import Rule
+from ...contract import Needs, Rule
 from ...energies import Convergent, Energy, FixedPoint, GradientFlow, Hopfield, Relaxation, Settled, Sweeps
+from ...energies._relaxation import Iteration, ToRest
 from ...losses import Loss, SquaredError, as_loss
 from ...nets import Chain
 
@@ -24,39 +26,70 @@ class Phases(Rule):
     free_steps: int = eqx.field(default=50, static=True, kw_only=True)
     step_size: float = eqx.field(default=0.5, kw_only=True)
     tolerance: float = eqx.field(default=0.0, kw_only=True)
-    relaxation: Method = eqx.field(default="gradient-flow", static=True, kw_only=True)
+    relaxation: Method | Relaxation = eqx.field(default="gradient-flow", static=True, kw_only=True)
     loss: Loss = eqx.field(default_factory=SquaredError, converter=as_loss, kw_only=True)
 
+    stepwise: ClassVar[bool] = False
+    """Whether the rule looks at single steps of the relaxation."""
+
+    strength: ClassVar[str] = "beta"
+    """The argument that says how strong a nudge is."""
+
     def __check_init__(self):
-        """Refuse numbers out of their range and unknown names."""
+        """Refuse numbers out of their range, unknown names, and relaxations that this rule has no use for."""
         count("free_steps", self.free_steps)
         positive("step_size", self.step_size)
         non_negative("tolerance", self.tolerance)
-        choose("relaxation", self.relaxation, get_args(Method))
+        if isinstance(self.relaxation, Relaxation):
+            self._check_own(self.relaxation)
+        else:
+            choose("relaxation", self.relaxation, get_args(Method))
 
-    def phase(self, steps: int) -> Relaxation:
-        """Return the relaxation of a phase of so many steps at most."""
+    def _check_own(self, relaxation: Relaxation) -> None:
+        """Refuse a relaxation that does not look for rest, and what it would leave unheard."""
+        name = type(relaxation).__name__
+        if not isinstance(relaxation, Iteration if self.stepwise else ToRest):
+            what = "repeats one step" if self.stepwise else "looks for a state at rest"
+            raise TypeError(f"relaxation must be one that {what}, such as energies.FixedPoint(), not {name}")
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for argument in ("free_steps", "step_size", "tolerance"):
+            if (value := getattr(self, argument)) != defaults[argument]:
+                part = argument.removeprefix("free_")
+                remedy = f"pass energies.{name}({part}={value})" if hasattr(relaxation, part) else "leave it out"
+                raise ValueError(f"{argument}={value} is for a relaxation by name, which this {name} is not; {remedy}")
+
+    @property
+    def free_phase(self) -> ToRest:
+        """The relaxation of the free phase."""
+        if isinstance(self.relaxation, ToRest):
+            return self.relaxation
         if self.relaxation == "gradient-flow":
-            return GradientFlow(steps, self.step_size, self.tolerance)
-        return (FixedPoint if self.relaxation == "fixed-point" else Sweeps)(steps, self.tolerance)
+            return GradientFlow(self.free_steps, self.step_size, self.tolerance)
+        return (FixedPoint if self.relaxation == "fixed-point" else Sweeps)(self.free_steps, self.tolerance)
+
+    def phase(self, steps: int) -> ToRest:
+        """Return the same relaxation, of so many steps at most."""
+        return dataclasses.replace(self.free_phase, steps=steps)
 
     def complaint(self, metrics: Mapping[str, float]) -> str | None:
-        """Say that the free phase does not settle: to the tolerance, or to where a nudge can be told from drift.
+        """Say that a phase does not settle: to the tolerance, or to where a nudge can be told from drift.
 
-        A state that moves faster by itself than the nudge first moves the outputs says nothing about the error.
+        A state that moves faster by itself than the nudge first moves the outputs says nothing about the error. A
+        device is not judged: it settles by itself, whatever is passed here.
         """
-        if "free_residual" not in metrics:
+        if not metrics.keys() & {"nudge_speed", "error_speed"}:
             return None
-        flow = self.relaxation == "gradient-flow"
-        taken = f"{self.free_steps} steps" + (f" of {self.step_size:g}" if flow else "")
-        remedy = "more free_steps" + (" or a smaller step_size" if flow else "")
-        if self.tolerance:
-            return restless(metrics, "free", self.tolerance, taken, remedy)
-        if metrics["free_residual"] > metrics.get("nudge_speed", math.inf):
-            return (
-                f"the free phase did not settle within {taken}: {_fastest(metrics, 'free')}, but the nudge first moves "
-                f"an output unit at {metrics['nudge_speed']:.2g} at most, and cannot be told from drift; pass {remedy}"
-            )
+        free, own = self.free_phase, isinstance(self.relaxation, Relaxation)
+        step_size = getattr(free, "step_size", None)
+        shorter = "" if step_size is None else f" or a smaller step_size{' of relaxation' if own else ''}"
+        phases = {
+            "free": (free.steps, f"more {'steps of relaxation' if own else 'free_steps'}{shorter}"),
+            "nudged": (getattr(self, "nudged_steps", 0), f"more nudged_steps{shorter}, or a smaller {self.strength}"),
+        }
+        for phase, (steps, remedy) in phases.items():
+            taken = f"{steps} steps" + ("" if step_size is None else f" of {step_size:g}")
+            if found := restless(metrics, phase, free.tolerance, taken, remedy):
+                return found
         return None
 
 
@@ -77,7 +110,7 @@ class Settling(Phases):
                 instead.
         """
         view = Hopfield if self.network == "hopfield" else Convergent
-        return as_energy(self, super().accept(model), view, self.phase(self.free_steps))
+        return as_energy(self, super().accept(model), view, self.free_phase)
 
 
 def as_energy(rule: Rule, model: PyTree, view: Callable[..., Energy], relaxation: Relaxation) -> Energy:
@@ -86,10 +119,10 @@ def as_energy(rule: Rule, model: PyTree, view: Callable[..., Energy], relaxation
         return view(model, relaxation=relaxation)
     if isinstance(model, Energy):
         return eqx.tree_at(lambda energy: energy.relaxation, model, relaxation, is_leaf=_is_relaxation)
+    own = "an energies.Energy of your own" if rule.card.needs is Needs.ENERGY else "energies.Hopfield(chain)"
     raise TypeError(
         f"{type(rule).__name__} needs {rule.card.needs}, but model is a {type(model).__name__}; pass "
-        "ap.nets.mlp(784, 500, 10, activation='hard-sigmoid', output='hard-sigmoid', key=key), or an energies.Energy "
-        "of your own"
+        f"ap.nets.mlp(784, 500, 10, activation='hard-sigmoid', output='hard-sigmoid', key=key), or {own}"
     )
 
 
@@ -103,34 +136,48 @@ def report(phase: str, end: Settled) -> dict[str, Float[Array, ""]]:
 
 
 def restless(metrics: Mapping[str, float], phase: str, tolerance: float, taken: str, remedy: str) -> str | None:
-    """Say that a phase did not settle to its tolerance, if that is above 0 and it did not.
+    """Say that a phase did not settle: to numbers, to its tolerance, or without one to where the error can be felt.
 
     Args:
-        metrics: of an epoch, as `report` names them.
+        metrics: of an epoch, as `report` and `onset` name them.
         phase: the phase's name.
-        tolerance: the speed it was to settle to.
+        tolerance: the speed it was to settle to; 0 for none.
         taken: how far it went.
         remedy: what to pass instead.
     """
-    missed = 1 - metrics.get(f"{phase}_converged", 1.0)
-    if not tolerance or missed <= 0 or f"{phase}_residual" not in metrics:
+    if (residual := metrics.get(f"{phase}_residual")) is None:
         return None
-    return (
-        f"{missed:.2%} of the {phase} phases did not settle to tolerance={tolerance:g} within {taken}: "
-        f"{_fastest(metrics, phase)}; pass {remedy}"
-    )
-
-
-def _fastest(metrics: Mapping[str, float], phase: str) -> str:
-    """Which unit moved fastest at the end of a phase."""
-    layers = {name: speed for name, speed in metrics.items() if name.startswith(f"{phase}_residual_")}
-    where = f", in layer {max(layers, key=layers.__getitem__).rpartition('_')[2]}," if layers else ""
-    return f"the fastest unit of a batch{where} still moved at {metrics[f'{phase}_residual']:.2g} per unit of time"
+    speeds = {name: v for name, v in metrics.items() if name.startswith(f"{phase}_residual_")}
+    if not math.isfinite(residual):
+        lost = ", ".join(name.rpartition("_")[2] for name, speed in speeds.items() if not math.isfinite(speed))
+        return (
+            f"the state of the {phase} phase is not finite{f', in layer {lost}' if lost else ''}: the slope of the "
+            f"energy is not, where the phase starts or on its way, or a step was too long; pass a model whose slope is "
+            f"finite there, or a smaller step_size"
+        )
+    where = f", in layer {max(speeds, key=speeds.__getitem__).rpartition('_')[2]}," if speeds else ""
+    fastest = f"the fastest unit of a batch{where} still moved at {residual:.2g} per unit of time"
+    if tolerance:
+        missed = 1 - metrics.get(f"{phase}_converged", 1.0)
+        end = f"{missed:.2%} of the {phase} phases did not settle to tolerance={tolerance:g} within {taken}: {fastest}"
+        return f"{end}; pass {remedy}" if missed > 0 else None
+    for cause in ("nudge", "error"):
+        if residual > (speed := metrics.get(f"{cause}_speed", math.inf)):
+            return (
+                f"the {phase} phase did not settle within {taken}: {fastest}, and the {cause} first moves no output "
+                f"unit faster than at {speed:.2g}; pass {remedy}"
+            )
+    return None
 
 
 def onset(loss: Loss, beta: float | Array, output: Array, y: Array) -> dict[str, Float[Array, ""]]:
     """How fast a nudge first moves the batch's fastest output unit, |beta dC/d(output)|."""
     return {"nudge_speed": jnp.max(jnp.abs(beta * loss.error(output, y)))}
+
+
+def error_speed(loss: Loss, output: Array, y: Array) -> dict[str, Float[Array, ""]]:
+    """The same of a nudge of 1, for rules without one."""
+    return {"error_speed": onset(loss, 1.0, output, y)["nudge_speed"]}
 
 
 def _is_relaxation(node: object) -> bool:

@@ -52,11 +52,15 @@ class VectorFieldEquilibriumPropagation(Phases):
         free_steps: steps of the free phase, at most.
         step_size: of each step of a gradient flow, in units of the units' time constant.
         tolerance: a phase ends early for an example once none of its units moves faster than this; 0 or more.
-        relaxation: `"gradient-flow"`, `"fixed-point"` (s <- s + mu), or `"sweeps"` (layer after layer).
+        relaxation: `"gradient-flow"`, `"fixed-point"` (s <- s + mu), `"sweeps"` (layer after layer), or an object that
+            brings its own steps and tolerance, `energies.FixedPoint(30, 1e-6)`. The nudged phase has `nudged_steps` of
+            it at most.
         loss: the cost C on the potentials of the last layer, by name or as a `Loss`.
 
     Raises:
-        ValueError: a number is out of its range, or a name is unknown.
+        ValueError: a number is out of its range, a name is unknown, or `free_steps`, `step_size` or `tolerance` stands
+            beside an object that has its own.
+        TypeError: the relaxation is an object that looks for no rest.
 
     References:
         Scellier, Goyal, Binas, Mesnard & Bengio. Generalization of equilibrium propagation to vector field dynamics.
@@ -94,7 +98,7 @@ class VectorFieldEquilibriumPropagation(Phases):
             TypeError: the rule cannot train this kind of model; the message says what to pass instead.
         """
         del data
-        free = self.phase(self.free_steps)
+        free = self.free_phase
         if isinstance(model, VectorField):
             return Learner(eqx.tree_at(lambda m: m.relaxation, model, free, is_leaf=_is_relaxation))
         self.accept(model)
