@@ -82,6 +82,29 @@ def test_the_difference_tends_to_the_gradient_for_any_influence_and_direction(x6
     assert 3.8 < error["centred", 2e-2] / error["centred", 1e-2] < 4.2
 
 
+def test_a_convergent_system_settles_from_its_own_start_in_its_own_way(x64, key):
+    """At 0, where sigmoids start, the slope of their energy is not finite."""
+    model = SoftClamps(Convergent(mlp(2, 3, 2, activation="sigmoid", output="sigmoid", key=key)))
+    world = model.world(jnp.ones((1, 2)), jnp.full((1, 2), 0.9))
+    start, ways = model.start(world), (FLOW, model.project, SoftClamps.velocity)
+    beta, direction = jnp.asarray([5.0, 2.0]), jnp.asarray([0.0, 1.0])
+
+    @eqx.filter_jit
+    def found(model, beta, direction):
+        end = rest(SoftClamps.total, model, beta, start, world, *ways)
+        slope = jax.grad(lambda state: jnp.sum(model.total(beta, state, world)))(end.state)
+        system = beta, direction, start, world, *ways
+        exact = eqx.filter_grad(lambda m: jnp.mean(objective(SoftClamps.total, m, *system)))(model)
+        return end.residual, slope, influence_gradient(SoftClamps.total, model, *system, xi=1e-4), exact
+
+    residual, slope, estimate, exact = found(model, beta, direction)
+    assert residual < 1e-12
+    np.testing.assert_allclose(flat(slope), 0.0, atol=1e-9)
+    np.testing.assert_allclose(flat(estimate), flat(exact), rtol=1e-5, atol=1e-8)
+    with pytest.raises(RuntimeError, match=r"slope of total .*velocity=SoftClamps\.velocity"):
+        rest(SoftClamps.total, model, beta, start, world, *ways[:2])
+
+
 def well(theta, beta, state, world):
     """F = s^2 / 2 - theta s + beta (s - world)^2 / 2, at rest at (theta + beta world) / (1 + beta)."""
     return 0.5 * state**2 - theta * state + 0.5 * beta * (state - world) ** 2

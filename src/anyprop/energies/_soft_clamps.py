@@ -28,7 +28,10 @@ class SoftClamps(eqx.Module):
     """An energy whose input and output are both soft-clamped to what is observed of them.
 
     Its `total` is a total energy with two influences, beta = (beta_x, beta_y), for the functions of the theorem:
-    `influence_gradient(SoftClamps.total, clamps, beta, direction, clamps.start(world), world, ...)`.
+    `influence_gradient(SoftClamps.total, clamps, beta, direction, clamps.start(world), world, ...)`. Pass
+    `velocity=SoftClamps.velocity` for the system to move as it does by itself. A `Convergent` one needs that, unless
+    its units are hard sigmoids or rectifiers: the slope of its energy is not finite at the ends of their range, and 0,
+    where sigmoids start, is one of them.
 
     Args:
         energy: the system. Where it gives x no well of its own, beta_x has to be above 0 for x to rest.
@@ -62,6 +65,21 @@ class SoftClamps(eqx.Module):
         x_bar, y_bar = world
         springs = jnp.stack([_spring(x, x_bar), _spring(self.energy.output(s), y_bar)])
         return self.energy.energy(s, x) + beta @ springs
+
+    def velocity(
+        self, beta: Float[Array, "2"], state: tuple[Activity, State], world: tuple[Activity, Activity]
+    ) -> tuple[Activity, State]:
+        """Return how x moves, down the slope of the total energy, and how the system does, nudged by its spring.
+
+        Args:
+            beta: see `total`.
+            state: see `total`.
+            world: see `total`.
+        """
+        (x, s), (_, y_bar) = state, world
+        slope = jax.grad(lambda x: jnp.sum(self.total(beta, (x, s), world)))(x)
+        dynamics = self.energy.dynamics(x, lambda s: beta[1] * _spring(self.energy.output(s), y_bar))
+        return -slope, dynamics.velocity(s)
 
     def start(self, world: tuple[Activity, Activity]) -> tuple[Activity, State]:
         """Return x_bar, and where the system starts from with it."""

@@ -35,6 +35,9 @@ Influence = Float[Array, "..."]
 Total = Callable[[PyTree, Influence, State, PyTree], Float[Array, " batch"]]
 """F(theta, beta, state, world) of each example."""
 
+Velocity = Callable[[PyTree, Influence, State, PyTree], State]
+"""(theta, beta, state, world) -> ds/dt."""
+
 Variant = Literal["one-sided", "centred", "random-sign"]
 
 
@@ -46,6 +49,7 @@ def rest(
     world: PyTree,
     relaxation: Relaxation,
     project: Callable[[State], State] | None = None,
+    velocity: Velocity | None = None,
 ) -> Settled:
     """Let a system settle to s^beta. Derivatives of the state are those of a state at rest.
 
@@ -55,22 +59,25 @@ def rest(
         beta: influence parameters, of any shape.
         start: the state to start from.
         world: what is given from outside, in any form.
-        relaxation: how to settle; one that follows the gradient.
+        relaxation: how to settle; one that follows the velocity.
         project: state -> the nearest state in the range of the units; default: every state is in range.
+        velocity: ds/dt, of a system that runs down F in a way of its own; default: -dF/ds.
 
     Raises:
         RuntimeError: the way there met a slope that is not finite.
     """
 
-    def velocity(state: State) -> State:
+    def move(state: State) -> State:
+        if velocity is not None:
+            return velocity(theta, beta, state, world)
         return jax.tree.map(jnp.negative, jax.grad(lambda s: jnp.sum(total(theta, beta, s, world)))(state))
 
-    end = relaxation(Dynamics(velocity, project or (lambda state: state)), start)
+    end = relaxation(Dynamics(move, project or (lambda state: state)), start)
     state = eqx.error_if(
         end.state,
         ~jnp.isfinite(end.residual),
-        "the slope of total with respect to the state is not finite: start elsewhere, take smaller steps, or give "
-        "total a lower bound",
+        "the slope of total with respect to the state is not finite: start elsewhere, take smaller steps, give total a "
+        "lower bound, or pass the velocity of a system that goes another way, such as velocity=SoftClamps.velocity",
     )
     return end._replace(state=state)
 
@@ -84,6 +91,7 @@ def objective(
     world: PyTree,
     relaxation: Relaxation,
     project: Callable[[State], State] | None = None,
+    velocity: Velocity | None = None,
 ) -> Float[Array, " batch"]:
     """Return J = delta . dF/dbeta at s^beta, of each example. Its derivative by JAX is the exact one, at rest.
 
@@ -96,12 +104,13 @@ def objective(
         world: see `rest`.
         relaxation: see `rest`.
         project: see `rest`.
+        velocity: see `rest`.
 
     Raises:
         ValueError: `direction` is zero or shaped unlike `beta`.
     """
     _check(beta, direction)
-    state = rest(total, theta, beta, start, world, relaxation, project).state
+    state = rest(total, theta, beta, start, world, relaxation, project, velocity).state
     return jax.jvp(lambda beta: total(theta, beta, state, world), (beta,), (direction,))[1]
 
 
@@ -114,6 +123,7 @@ def influence_gradient(
     world: PyTree,
     relaxation: Relaxation,
     project: Callable[[State], State] | None = None,
+    velocity: Velocity | None = None,
     *,
     xi: float = 1e-3,
     variant: Variant = "centred",
@@ -130,6 +140,7 @@ def influence_gradient(
         world: see `rest`.
         relaxation: see `rest`.
         project: see `rest`.
+        velocity: see `rest`.
         xi: how far to nudge along the direction, above 0.
         variant: `"one-sided"`, `"centred"` (between xi and -xi), or `"random-sign"` (one-sided, the sign drawn).
         key: random key; only a random sign needs one.
@@ -151,11 +162,11 @@ def influence_gradient(
         if key is None:
             raise ValueError("key is missing: variant='random-sign' draws a sign; pass key=jax.random.key(0)")
         high *= jax.random.rademacher(key, ())
-    first = rest(total, theta, beta, start, world, relaxation, project).state
+    first = rest(total, theta, beta, start, world, relaxation, project, velocity).state
 
     def slope(theta: PyTree, xi: float | Array) -> Float[Array, ""]:
         influence = beta + xi * direction
-        state = rest(total, jax.lax.stop_gradient(theta), influence, first, world, relaxation, project).state
+        state = rest(total, jax.lax.stop_gradient(theta), influence, first, world, relaxation, project, velocity).state
         return jnp.mean(total(theta, influence, state, world))
 
     return eqx.filter_grad(lambda theta: (slope(theta, high) - slope(theta, low)) / (high - low))(theta)
