@@ -12,7 +12,7 @@ RULES: dict[str, type[Rule]] = {
     re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower(): getattr(family, name)
     for family in FAMILIES
     for name in family.__all__
-    if isinstance(getattr(family, name), type)  # a family may have functions besides
+    if isinstance(getattr(family, name), type) and issubclass(getattr(family, name), Rule)  # a family may have more
 }
 """Every rule, by its name on the command line: the class name in kebab case."""
 

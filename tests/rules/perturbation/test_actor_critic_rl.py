@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anyprop import Learner, nets
-from anyprop.rules.perturbation import TemporalDifferenceActorCritic
+from anyprop import Environment, Learner, TemporalDifferenceActorCritic, nets
+from anyprop.rules import RULES
 
 LEFT, RIGHT = -50.0, 50.0
 
@@ -124,6 +124,11 @@ def test_an_episode_cut_off_keeps_the_value_of_its_last_state(key):
     learner, seen = agent.episode(learner, Corridor(3, 0), key=key)
     assert not seen.ended
     assert learner.feedback.stages[0].weight[0, 0] == pytest.approx(0.6)
+
+
+def test_it_is_public_but_no_rule_for_batches():
+    assert TemporalDifferenceActorCritic not in RULES.values()
+    assert isinstance(Corridor(3, 0), Environment)
 
 
 @pytest.mark.parametrize(
