@@ -16,6 +16,7 @@ def test_rules_start_from_the_same_networks_and_share_a_table(tmp_path):
     comparison = quick(rules, build, blobs(), optimizer=optax.sgd(0.1), out=tmp_path)
     start = [run["start"]["test_loss"] for run in comparison.results["runs"]]
     assert start[:2] == start[2:]
+    assert comparison.results["settings"]["optimizer"] == ["scale(step_size=-0.1)"]
     assert {run["rule"]: run["cost"]["ratio_to_backprop"] for run in comparison.results["runs"]}["backprop"] == 1
     assert len(comparison.to_pandas()) == len(comparison.records) == 2 * 2 * 3
     assert [row["rule"] for row in comparison.summary] == ["backprop", "feedback-alignment"]
@@ -29,6 +30,8 @@ def test_variants_of_one_rule_go_by_name():
     comparison = quick(rules, build, blobs(), optimizer={"slow": optax.sgd(0.001), "fast": optax.sgd(0.3)})
     errors = {row["rule"]: row["test_error_mean"] for row in comparison.summary}
     assert errors["fast"] < errors["slow"]
+    steps = {"slow": ["scale(step_size=-0.001)"], "fast": ["scale(step_size=-0.3)"]}
+    assert comparison.results["settings"]["optimizer"] == steps
 
 
 def test_an_interrupted_comparison_is_finished_by_resume(tmp_path):

@@ -47,13 +47,14 @@ def test_a_rules_first_complaint_is_passed_on_and_no_other():
 
 def test_a_rule_complains_of_a_free_phase_that_does_not_settle():
     exact = ap.EquilibriumPropagation(free_steps=7, tolerance=1e-3)
-    settled = {"free_converged": 1.0, "free_residual": 9e-4}
+    settled = {"free_converged": 1.0, "free_residual": 9e-4, "nudge_speed": 0.1}
+    restless = settled | {"free_converged": 0.75, "free_residual": 0.02}
     assert exact.complaint(settled) is None
-    complaint = exact.complaint({"free_converged": 0.75, "free_residual": 0.02})
+    complaint = exact.complaint(restless)
     for part in ("25.00%", "tolerance=0.001", "7 steps of 0.5", "0.02 per unit of time", "free_steps or a smaller"):
         assert part in complaint
     by_layer = {"free_residual_1": 0.01, "free_residual_2": 0.02, "free_residual_3": 0.0}
-    assert "in layer 2, still" in exact.complaint({"free_converged": 0.75, "free_residual": 0.02} | by_layer)
+    assert "in layer 2, still" in exact.complaint(restless | by_layer)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,18 @@ def test_the_nudge_first_moves_an_output_by_beta_times_the_error(key):
     output, y = jax.random.uniform(key, (4, 3)), jnp.asarray([0, 1, 2, 0])
     expected = 0.2 * np.max(np.abs(output - np.eye(3)[np.asarray(y)]))
     np.testing.assert_allclose(onset(SquaredError(), -0.2, output, y)["nudge_speed"], expected, rtol=1e-6)
+
+
+def test_signs_that_no_error_passes_are_complained_of_once():
+    sign, step = (partial(ap.nets.mlp, 3, *hidden) for hidden in ((4, "sign", 4, 2), (4, 2)))
+    step = partial(step, activation="step")
+    fit = partial(ap.fit, data=two_clouds(), batch_size=20, epochs=2, progress=False, alignment=False)
+    for rule, net in ((ap.Backprop(), sign), (ap.FeedbackAlignment(), step)):
+        with pytest.warns(RuleWarning, match="zero.* learn nothing; StraightThrough and Alt.*DiscreteTarget") as seen:
+            fit(rule, net)
+        assert len(seen) == 1
+    for rule, net in ((ap.StraightThrough(), step), (ap.Backprop(), partial(ap.nets.mlp, 3, 4, 2))):
+        fit(rule, net)  # where a warning is an error
 
 
 def test_rules_have_no_complaints_by_themselves():

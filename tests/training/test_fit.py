@@ -51,6 +51,24 @@ def test_a_rule_whose_update_is_a_whole_step_takes_it_whole_by_default():
         for optimizer in (None, optax.sgd(1.0), optax.sgd(0.1))
     )
     assert timeless(default) == timeless(whole) != timeless(small)
+    names = ("optimizer", "learning_rate")
+    assert [default.results["settings"][name] for name in names] == ["sgd", 1.0]
+    assert [small.results["settings"].get(name) for name in names] == [["scale(step_size=-0.1)"], None]
+
+
+def test_what_an_optimizer_holds_is_recorded_and_no_more():
+    schedule = optax.cosine_decay_schedule(0.2, 50)
+    parts = {"model": optax.adam(schedule), "inverses": optax.sgd(0.1, momentum=0.9)}
+    steps = _identity.recipe(optax.chain(optax.clip_by_global_norm(3.0), optax.partition(parts, ("model", "inverses"))))
+    for step in (
+        "clip_by_global_norm(max_norm=3.0)",
+        "model: scale_by_adam(b1=0.9, b2=0.999, ",
+        "model: cosine_decay_schedule(alpha=0.0, decay_steps=50, exponent=1.0, init_value=0.2)",
+        "inverses: trace(decay=0.9, ",
+        "inverses: scale(step_size=-0.1)",
+    ):
+        assert any(each.startswith(step) for each in steps), step
+    assert _identity.recipe(optax.GradientTransformation(lambda p: p, lambda g, s, p=None: (g, s))) == []
 
 
 def test_it_learns_and_records_every_epoch():
@@ -378,6 +396,7 @@ def test_data_are_delivered_in_the_shape_of_the_net():
         ({"net": "784-10"}, TypeError, "model must be callable"),
         ({"net": lambda key: eqx.nn.Linear(6, 3, key=key), "rule": ap.FeedbackAlignment()}, TypeError, "from_equinox"),
         ({"net": eqx.nn.MLP(6, 3, 5, 1, key=jax.random.key(0))}, TypeError, "^net .* or pass equinox.filter_vmap"),
+        ({"net": partial(elman, sequence=True), "data": blobs(shape=(4, 3))}, ValueError, r"^net .*\(4, 3\).* own"),
         ({"net": elman, "data": blobs(shape=(4, 3)), "rule": ap.DirectFeedbackAlignment()}, TypeError, "recurrence"),
         ({"net": elman, "data": blobs(shape=(4, 3)), "rule": ap.IndirectFeedbackAlignment()}, TypeError, "recurrence"),
         ({"net": elman, "data": blobs(shape=(4, 3)), "rule": ap.WeightMirror()}, TypeError, "recurrence"),

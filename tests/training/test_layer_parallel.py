@@ -112,6 +112,21 @@ def test_other_rules_are_refused(key, monkeypatch):
         LayerParallel(Backprop(), Backprop().init(net, key=key), optax.sgd(0.1))
 
 
+def test_a_batch_that_does_not_fit_is_refused_before_it_is_compiled(key, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    monkeypatch.setattr(_layer_parallel, "_move_codes", None)
+    parallel = LayerParallel(RULE, RULE.init(nets.mlp(6, 5, 3, key=key), key=key), optax.sgd(0.1))
+    x = jnp.zeros((4, 6))
+    for batch, error, message in (
+        (Batch(x, jnp.array([0, 1, 2, 3])), ValueError, r"labels must lie in 0 \.\. 2"),
+        (Batch(x, jnp.zeros((4, 2))), ValueError, "width 2, but the network has 3"),
+        (Batch(x, jnp.array([0, 1])), ValueError, "x holds 4 examples and y 2"),
+        (Batch(x[:, 1:], jnp.zeros(4, int)), TypeError, r"cannot be called on a batch of shape \(4, 5\)"),
+    ):
+        with pytest.raises(error, match=message):
+            parallel.step(parallel.start, batch)
+
+
 def test_no_devices_are_refused(key):
     with pytest.raises(ValueError, match="devices is empty"):
         LayerParallel(RULE, RULE.init(nets.mlp(6, 5, 3, key=key), key=key), optax.sgd(0.1), devices=[])

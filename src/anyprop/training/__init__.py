@@ -3,10 +3,12 @@
 from ._checkpoint import CheckpointError
 from ._compare import Comparison, compare
 from ._descend import Descent, descend
-from ._fit import Diverged, EpochEnd, RuleWarning, Run, check, fit
+from ._fit import Diverged, EpochEnd, RuleWarning, Run, fit
+from ._in_turns import in_turns
 from ._layer_parallel import LayerParallel, LayerParallelState
 from ._program import describe
 from ._progress import Progress
+from ._refusals import check
 from ._schedules import alternating_minimization_bound, alternating_minimization_schedule
 
 __all__ = [
@@ -27,4 +29,5 @@ __all__ = [
     "descend",
     "describe",
     "fit",
+    "in_turns",
 ]

@@ -14,8 +14,9 @@ from .._versions import versions
 from ..contract import Rule
 from ..data import Data
 from ..rules import name_of
-from ._fit import Callback, Run, check, check_rule, draw_models, fit, list_seeds, refuse_results
+from ._fit import Callback, Run, draw_models, fit
 from ._progress import Progress
+from ._refusals import check, check_rule, list_seeds, refuse_results
 
 
 @dataclasses.dataclass
@@ -152,6 +153,12 @@ def _together(runs: dict[str, Run]) -> Comparison:
     return Comparison(runs, merge([run.results for run in runs.values()]))
 
 
+def one_or_each(values: Mapping[str, Any]) -> Any:
+    """The value if it is the same for all rules, else all of them by rule."""
+    first, *others = values.values()
+    return dict(values) if any(other != first for other in others) else first
+
+
 def merge(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One results dict of several, with every rule's rate as a ratio to backprop's where that ran too."""
     runs = [run for result in results for run in result["runs"]]
@@ -159,6 +166,9 @@ def merge(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for run in runs:
         rate = run["cost"]["steps_per_second"]
         run["cost"]["ratio_to_backprop"] = rate / reference if rate and reference else None
-    settings = dict(results[0]["settings"])
+    settings = {
+        name: one_or_each({next(iter(result["settings"]["rules"])): result["settings"].get(name) for result in results})
+        for name in dict.fromkeys(name for result in results for name in result["settings"])
+    }
     settings["rules"] = {name: value for result in results for name, value in result["settings"]["rules"].items()}
     return {"settings": settings, "versions": versions(), "runs": runs}

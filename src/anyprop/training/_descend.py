@@ -12,12 +12,12 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from .._checks import choose, count, non_negative
 from ..contract import Batch, Learner, Rule
+from ._refusals import answer_shape, check_targets
 
 
 class Descent(eqx.Module):
@@ -68,7 +68,7 @@ def descend(
 
     Raises:
         ValueError: an argument is out of its range, or `batch.y` does not fit the loss and the network.
-        TypeError: `rule` cannot train this kind of model.
+        TypeError: `rule` cannot train this kind of model, or `batch.x` does not fit it.
     """
     non_negative("threshold", threshold)
     choose("stop", stop, ["running-mean", "literal"])
@@ -76,7 +76,7 @@ def descend(
     count("max_steps", max_steps)
     key_init, key_steps = jax.random.split(key)
     learner = rule.init(model, key=key_init)
-    rule.loss.check(np.asarray(batch.y), jax.eval_shape(model, batch.x).shape[-1])
+    check_targets(rule.loss, batch, answer_shape(model, batch.x)[-1])
     remembered = window if stop == "running-mean" else 1
     return _run(rule, learner, batch, optimizer, threshold, remembered, max_steps, key_steps)
 

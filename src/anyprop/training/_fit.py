@@ -1,13 +1,12 @@
 """Training: one rule, one network, some seeds, in one compiled program an epoch."""
 
-import contextlib
 import dataclasses
 import functools
 import json
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,18 +17,19 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from .. import _checks, report
+from .. import report
 from .._files import without_nan, writable_folder, write_json, write_text
 from .._versions import versions
 from ..contract import Learner, Rule, hyperparameters
 from ..data import Data
-from ..nets import Stage
+from ..nets import Stage, has_hard_units
 from ..rules import name_of
 from . import _checkpoint
 from ._checkpoint import CheckpointError
-from ._identity import behaviour, parts
+from ._identity import behaviour, parts, recipe
 from ._program import Program, State, Steps, describe, on_device, pick, stack
 from ._progress import Progress
+from ._refusals import check, list_seeds, refuse_results
 
 
 class Diverged(FloatingPointError):
@@ -37,7 +37,7 @@ class Diverged(FloatingPointError):
 
 
 class RuleWarning(UserWarning):
-    """A rule has something to say about how an epoch went."""
+    """Something speaks against how a rule is used, or how an epoch of it went."""
 
 
 class EpochEnd(NamedTuple):
@@ -136,7 +136,8 @@ def fit(
             and `checkpoint.safetensors`. Default: nothing is written.
         resume: go on from the checkpoint in `out`, if there is one; the run ends bit-identical to one
             that was never interrupted.
-        settings: what else to record about the run, such as the name of the optimizer.
+        settings: what else to record about the run, such as the name of the optimizer, in the place of the steps and
+            numbers that can be read off it.
         name: what to call the run in the results; default: the rule's name.
 
     Returns:
@@ -151,8 +152,8 @@ def fit(
         Diverged: the loss became NaN or infinite; the message names the rule, the seed and the step.
 
     Warns:
-        RuleWarning: the rule has a complaint about an epoch, such as that a phase does not settle. Only the first
-            complaint of a run is passed on.
+        RuleWarning: no error can pass a sign or a step of the network by this rule; or the rule has a complaint about
+            an epoch, such as that a phase does not settle. Only the first complaint of a run is passed on.
 
     Examples:
         >>> import anyprop as ap, jax
@@ -175,7 +176,10 @@ def fit(
     if out is not None and not resume:
         refuse_results(Path(out))
     if optimizer is None:
-        optimizer = optax.sgd(1.0) if rule.card.whole_step else optax.adam(1e-3)
+        make, rate = (optax.sgd, 1.0) if rule.card.whole_step else (optax.adam, 1e-3)
+        optimizer, known = make(rate), {"optimizer": make.__name__, "learning_rate": rate}
+    else:
+        known = {"optimizer": steps} if (steps := recipe(optimizer)) else {}
     name = name_of(rule) if name is None else name
     folder = None if out is None else writable_folder("out", Path(out))
 
@@ -192,6 +196,7 @@ def fit(
         "patience": patience,
         "rules": {name: hyperparameters(rule)},
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(models[0], eqx.is_inexact_array))),
+        **known,
         **(settings or {}),
     }
     identity = {
@@ -211,7 +216,7 @@ def fit(
                 f"{trainer.checkpoint} has {trainer.epoch} epochs, more than epochs={epochs}; "
                 "pass at least as many, or another out folder"
             )
-    warned = False
+    warned = _warn_of_hard_units(rule, models[0], name)
     reporter = Progress(show=progress) if isinstance(progress, bool) else progress
     with reporter.task(name, epochs, done=trainer.epoch) as advance:
         trainer.prepare()
@@ -403,9 +408,13 @@ class _Trainer:
         what = "a weight" if last else "the loss"
         value = "infinite or nan" if last else steps.loss[seed, step]
         at = min(step + 1, self.program.steps)
+        advice, first = "try a smaller learning rate", {k: float(v[seed, 0]) for k, v in steps.metrics.items()}
+        # Before anything has been learned, no rate is at fault.
+        if not (step or self.epoch) and (complaint := self.program.rule.complaint(first)):
+            advice = f"{complaint}; the model is a {type(self.program.static.model).__name__}"
         raise Diverged(
             f"{what} of {self.name} (seed {self.seeds[seed]}) became {value} at step {at} of epoch {self.epoch + 1}; "
-            f"try a smaller learning rate ({kept})"
+            f"{advice} ({kept})"
         )
 
     @staticmethod
@@ -413,81 +422,22 @@ class _Trainer:
         return json.dumps(without_nan(record), allow_nan=False) + "\n"
 
 
-def check_rule(rule: Rule) -> None:
-    """Refuse what is no rule, such as the name or the class of one.
-
-    Raises:
-        TypeError: it is none.
-    """
-    if not isinstance(rule, Rule):
-        name = rule.__name__ if isinstance(rule, type) else "KolenPollack"
-        raise TypeError(f"rule must be a rule, such as {name}(), not {rule!r}")
+ALONG_DERIVATIVES = ("exact", "feedback")
+"""Families whose error passes a unit by the derivative of its activation, or not at all."""
 
 
-def check(
-    rule: Rule,
-    model: PyTree,
-    data: Data,
-    *,
-    epochs: int,
-    batch_size: int,
-    patience: int | None,
-    optimizer: optax.GradientTransformation | None = None,
-    callbacks: Sequence[Callback] = (),
-) -> Data:
-    """Refuse a run that cannot go well, before anything is compiled or written.
-
-    Args:
-        rule: the rule.
-        model: the network, or one of several alike.
-        data: the data.
-        epochs: passes over the training split.
-        batch_size: examples of one step.
-        patience: epochs to wait for a better validation loss, or None.
-        optimizer: the optimizer, or None.
-        callbacks: what is called after every epoch.
-
-    Returns:
-        The data in the shape that the model takes.
-
-    Raises:
-        ValueError: a number is out of its range, sizes do not fit, or labels do not fit the outputs.
-        TypeError: an argument is of another kind, or the rule cannot train this kind of network.
-    """
-    check_rule(rule)
-    if not isinstance(data, Data):
-        raise TypeError(f"data must be loaded first, such as ap.data.load('mnist'), not a {type(data).__name__}")
-    if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise TypeError(f"optimizer must be one of Optax, such as optax.adam(1e-3), not {optimizer!r}")
-    if not (isinstance(callbacks, Sequence) and all(map(callable, callbacks))):
-        raise TypeError(f"callbacks must be a sequence of functions, such as [print], not {callbacks!r}")
-    _checks.count("epochs", epochs)
-    _checks.count("batch_size", batch_size)
-    if patience is not None:
-        _checks.count("patience", patience)
-        data.split("validation")
-    if batch_size > len(data.train):
-        raise ValueError(
-            f"batch_size={batch_size} is more than the {len(data.train)} training examples; pass a smaller one"
+def _warn_of_hard_units(rule: Rule, model: PyTree, name: str) -> bool:
+    """Warn where no error passes some units; whether that is so. It is a warning, for it is also a baseline."""
+    blocked = rule.card.family in ALONG_DERIVATIVES and has_hard_units(model)
+    if blocked:
+        warnings.warn(
+            f"{name}: no error passes a sign or a step, whose derivative is zero, so what lies below one may learn "
+            "nothing; StraightThrough and AlternatingMinimization pass it as if it had a slope, and "
+            "DiscreteTargetPropagation sends targets across signs between layers",
+            RuleWarning,
+            stacklevel=3,
         )
-    rule.accept(model)
-    if hasattr(model, "input_shape"):
-        data = data.shaped(model.input_shape)
-    batch = jax.ShapeDtypeStruct((1, *data.transform.shape), jnp.float32)
-    try:
-        outputs = jax.eval_shape(model, batch).shape[-1]
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"net cannot be called on a batch of shape {batch.shape}; if it takes one example, as those of equinox.nn "
-            "do, convert it with ap.nets.from_equinox, or pass equinox.filter_vmap(net)"
-        ) from error
-    for split in (data.train, data.validation, data.test):
-        if split is not None:
-            rule.loss.check(split.y, outputs)
-    # Some rules refuse a model only here. One that looks at numbers, which there are none of yet, is heard in `fit`.
-    with contextlib.suppress(jax.errors.JAXTypeError):
-        eqx.filter_eval_shape(lambda key: rule.init(model, data=describe(data), key=key), jax.random.key(0))
-    return data
+    return blocked
 
 
 def _warn(rule: Rule, records: Sequence[Mapping[str, Any]]) -> bool:
@@ -499,28 +449,6 @@ def _warn(rule: Rule, records: Sequence[Mapping[str, Any]]) -> bool:
             warnings.warn(f"{where}: {complaint}", RuleWarning, stacklevel=3)
             return True
     return False
-
-
-def refuse_results(folder: Path) -> None:
-    """Raise if `folder` holds the results of an earlier run: nothing that a user has is overwritten."""
-    there = [name for name in ("checkpoint.safetensors", "results.json", "metrics.jsonl") if (folder / name).exists()]
-    if there:
-        raise FileExistsError(
-            f"out={str(folder)!r} holds an earlier run ({', '.join(there)}); pass resume=True to go on with it, or "
-            "another folder"
-        )
-
-
-def list_seeds(seeds: int | Sequence[int]) -> list[int]:
-    """The seeds that `fit` is asked for, as integers of Python, which alone JSON knows."""
-    if not isinstance(seeds, Iterable):
-        _checks.count("seeds", seeds)
-        return list(range(int(seeds)))
-    for seed in seeds:
-        _checks.count("seeds", seed, least=0)
-    if not len(seeds) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds={seeds} must name at least one seed, and each only once")
-    return [int(seed) for seed in seeds]
 
 
 def draw_models(net: Any, seeds: list[int]) -> tuple[list[Any], list[Array]]:

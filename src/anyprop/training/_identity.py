@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import re
 import types
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ..contract import Learner
@@ -83,6 +85,31 @@ def behaviour(optimizer: optax.GradientTransformation, learner: Learner) -> list
         state = after if late is None else state
         distances.append(f"{float(optax.tree.norm(updates)):.5g}")
     return distances
+
+
+def recipe(part: Any, within: tuple[Any, ...] = ()) -> list[str]:
+    """The steps of an optimizer and their numbers, such as `scale(step_size=-0.1)`, as far as it tells them.
+
+    Optax names none of them, but its functions hold on to what they were made with. What is read is no guess, and may
+    not be all: an optimizer of one's own may keep its numbers elsewhere.
+
+    Args:
+        part: the optimizer, or a part of one.
+        within: the functions of which it is a part; a recursive one is a part of itself.
+    """
+    if isinstance(part, optax.GradientTransformation):
+        return recipe(part.update, within)
+    if isinstance(part, Mapping):
+        return [f"{name}: {step}" for name, item in part.items() for step in recipe(item, within)]
+    if isinstance(part, list | tuple):
+        return [step for item in part for step in recipe(item, within)]
+    function = inspect.unwrap(part) if callable(part) else part
+    if not isinstance(function, types.FunctionType) or any(function is outer for outer in within):
+        return []
+    held = inspect.getclosurevars(function).nonlocals
+    numbers = [f"{name}={value}" for name, value in held.items() if eqx.is_array_like(value) and np.ndim(value) == 0]
+    own = [f"{function.__qualname__.split('.')[0]}({', '.join(numbers)})"] if numbers else []
+    return own + recipe(list(held.values()), (*within, function))
 
 
 def _forward(leaf: Any, step: int) -> Any:

@@ -19,12 +19,16 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..contract import Batch, Credit, Learner
+from ..losses import Loss
 from ..nets import Chain, links
+from ._refusals import answer_shape, check_targets
 
 
 @runtime_checkable
 class CodeRule(Protocol):
     """A rule whose layers learn apart from each other once codes are known, as `AlternatingMinimization`'s do."""
+
+    loss: Loss
 
     def move_codes(self, learner: Learner, batch: Batch) -> tuple[list[Array], Credit]:
         """Return the codes, and the credit without the layers' updates."""
@@ -102,6 +106,8 @@ class LayerParallel:
         weights = [eqx.filter(part, eqx.is_inexact_array) for part in parts]
         self._rest = [eqx.filter(part, eqx.is_inexact_array, inverse=True) for part in parts]
         self._static = eqx.filter(learner.model, eqx.is_inexact_array, inverse=True)
+        self._shapes = eqx.filter_eval_shape(lambda model: model, learner.model)
+        self._outputs: dict[tuple[int, ...], int] = {}
         self.devices = [devices[l % len(devices)] for l in range(len(parts))]
         self.start = LayerParallelState(
             tuple(map(jax.device_put, weights, self.devices)),
@@ -112,8 +118,16 @@ class LayerParallel:
     def step(self, state: LayerParallelState, batch: Batch) -> tuple[LayerParallelState, Float[Array, ""]]:
         """Return the state after one batch, and the batch's mean cost before it.
 
-        It does not wait for the devices.
+        It waits for no device, and for nothing but the labels, which it checks.
+
+        Raises:
+            ValueError: `batch.y` does not fit `batch.x`, the loss or the network's outputs.
+            TypeError: `batch.x` does not fit the network.
         """
+        shape = batch.x.shape
+        if shape not in self._outputs:
+            self._outputs[shape] = answer_shape(self._shapes, batch.x)[-1]
+        check_targets(self.rule.loss, batch, self._outputs[shape])
         batch = jax.device_put(batch, self.devices[0])
         codes, credit = _move_codes(self.rule, self.learner(state), batch)
         known = [batch.x, *codes, batch.y]

@@ -1,0 +1,142 @@
+"""What `fit` and `compare` refuse, before anything is compiled or written."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PyTree
+
+from .. import _checks
+from ..contract import Batch, Rule
+from ..data import Data
+from ..losses import Loss
+from ._program import describe
+
+
+def check_rule(rule: Rule) -> None:
+    """Refuse what is no rule, such as the name or the class of one.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(rule, Rule):
+        name = rule.__name__ if isinstance(rule, type) else "KolenPollack"
+        raise TypeError(f"rule must be a rule, such as {name}(), not {rule!r}")
+
+
+def check(
+    rule: Rule,
+    model: PyTree,
+    data: Data,
+    *,
+    epochs: int,
+    batch_size: int,
+    patience: int | None,
+    optimizer: optax.GradientTransformation | None = None,
+    callbacks: Sequence[Callable[..., bool | None]] = (),
+) -> Data:
+    """Refuse a run that cannot go well, before anything is compiled or written.
+
+    Args:
+        rule: the rule.
+        model: the network, or one of several alike.
+        data: the data.
+        epochs: passes over the training split.
+        batch_size: examples of one step.
+        patience: epochs to wait for a better validation loss, or None.
+        optimizer: the optimizer, or None.
+        callbacks: what is called after every epoch.
+
+    Returns:
+        The data in the shape that the model takes.
+
+    Raises:
+        ValueError: a number is out of its range, sizes do not fit, or labels do not fit the outputs.
+        TypeError: an argument is of another kind, or the rule cannot train this kind of network.
+    """
+    check_rule(rule)
+    if not isinstance(data, Data):
+        raise TypeError(f"data must be loaded first, such as ap.data.load('mnist'), not a {type(data).__name__}")
+    if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"optimizer must be one of Optax, such as optax.adam(1e-3), not {optimizer!r}")
+    if not (isinstance(callbacks, Sequence) and all(map(callable, callbacks))):
+        raise TypeError(f"callbacks must be a sequence of functions, such as [print], not {callbacks!r}")
+    _checks.count("epochs", epochs)
+    _checks.count("batch_size", batch_size)
+    if patience is not None:
+        _checks.count("patience", patience)
+        data.split("validation")
+    if batch_size > len(data.train):
+        raise ValueError(
+            f"batch_size={batch_size} is more than the {len(data.train)} training examples; pass a smaller one"
+        )
+    rule.accept(model)
+    if hasattr(model, "input_shape"):
+        data = data.shaped(model.input_shape)
+    output = answer_shape(model, jax.ShapeDtypeStruct((1, *data.transform.shape), jnp.float32))
+    if len(output) != 1:
+        raise ValueError(
+            f"net answers an example with shape {output}, and data hold one label or one row of targets for each; pass "
+            "a net with one row of outputs, such as ap.nets.elman(..., sequence=False), or train it in a loop of your "
+            "own, with y for every time step (see Rule.credit)"
+        )
+    for split in (data.train, data.validation, data.test):
+        if split is not None:
+            rule.loss.check(split.y, *output)
+    # Some rules refuse a model only here. One that looks at numbers, which there are none of yet, is heard in `fit`.
+    with contextlib.suppress(jax.errors.JAXTypeError):
+        eqx.filter_eval_shape(lambda key: rule.init(model, data=describe(data), key=key), jax.random.key(0))
+    return data
+
+
+def answer_shape(model: PyTree, x: Array | jax.ShapeDtypeStruct) -> tuple[int, ...]:
+    """The shape of what a network, or one of shapes in the place of arrays, answers an example of a batch `x`.
+
+    Raises:
+        TypeError: it cannot be called on `x`.
+    """
+    try:
+        return eqx.filter_eval_shape(lambda model, x: model(x), model, x).shape[1:]
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"net cannot be called on a batch of shape {x.shape}; if it takes one example, as those of equinox.nn "
+            "do, convert it with ap.nets.from_equinox, or pass equinox.filter_vmap(net)"
+        ) from error
+
+
+def check_targets(loss: Loss, batch: Batch, outputs: int) -> None:
+    """Refuse a batch whose targets do not fit its inputs, the loss or the network's outputs.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if len(batch.x) != len(batch.y):
+        raise ValueError(f"x holds {len(batch.x)} examples and y {len(batch.y)}: pass as many labels as examples")
+    loss.check(np.asarray(batch.y), outputs)
+
+
+def refuse_results(folder: Path) -> None:
+    """Raise if `folder` holds the results of an earlier run: nothing that a user has is overwritten."""
+    there = [name for name in ("checkpoint.safetensors", "results.json", "metrics.jsonl") if (folder / name).exists()]
+    if there:
+        raise FileExistsError(
+            f"out={str(folder)!r} holds an earlier run ({', '.join(there)}); pass resume=True to go on with it, or "
+            "another folder"
+        )
+
+
+def list_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds that `fit` is asked for, as integers of Python, which alone JSON knows."""
+    if not isinstance(seeds, Iterable):
+        _checks.count("seeds", seeds)
+        return list(range(int(seeds)))
+    for seed in seeds:
+        _checks.count("seeds", seed, least=0)
+    if not len(seeds) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds={seeds} must name at least one seed, and each only once")
+    return [int(seed) for seed in seeds]
