@@ -161,9 +161,9 @@ def test_quiet_prints_nothing(run):
     assert run(f"train backprop {TINY} --quiet") == (0, "", "")
 
 
-def plan(data, **network):
+def plan(data, rule="backprop", **network):
     flags = Network(**network), Examples(data=str(data)), TrainTraining()
-    return _setup.plan({"backprop": ap.Backprop()}, *flags, {"backprop": 0.1}, "anyprop train backprop")
+    return _setup.plan({rule: RULES[rule]()}, *flags, {rule: 0.1}, f"anyprop train {rule}")
 
 
 def test_a_network_by_name_and_its_options(run, tmp_path):
@@ -174,6 +174,17 @@ def test_a_network_by_name_and_its_options(run, tmp_path):
     assert "init" not in made.settings
 
 
+def test_sizes_are_a_spiking_networks_for_the_rule_that_needs_one(run, tmp_path):
+    del run  # only for the data that it lays out
+    made = plan(tmp_path / "small.npz", "conductance-perturbation", net="784-6-10")
+    model = made.net(key=jax.random.key(0))
+    assert isinstance(model, ap.nets.SpikingNetwork)
+    assert [weight.shape for weight in model.weights] == [(784, 6), (6, 10)]
+    assert made.settings["net"] == "784-6-10"
+    with pytest.raises(ValueError, match="activation=tanh is not an option of net=784-6-10"):
+        plan(tmp_path / "small.npz", "conductance-perturbation", net="784-6-10", activation="tanh")
+
+
 def test_a_sign_between_two_sizes(run, tmp_path):
     del run  # only for the data that it lays out
     made = plan(tmp_path / "small.npz", net="784-8-sign-6-10")
@@ -181,12 +192,30 @@ def test_a_sign_between_two_sizes(run, tmp_path):
     assert kinds == ["Dense", "Activate", "Dense", "Dense"]
 
 
-def test_the_default_network_fits_the_data(tmp_path):
-    arrays = {f"x_{split}": np.ones((200, 3), "float32") for split in ("train", "test")}
-    np.savez(tmp_path / "own.npz", **arrays, y_train=np.arange(200) % 4, y_test=np.arange(200) % 4)
-    made = plan(tmp_path / "own.npz")
+@pytest.fixture
+def own(tmp_path):
+    """The path of a file of data of one's own, with so many classes."""
+
+    def save(classes):
+        arrays = {f"x_{split}": np.ones((200, 3), "float32") for split in ("train", "test")}
+        np.savez(tmp_path / "own.npz", **arrays, y_train=np.arange(200) % classes, y_test=np.arange(200) % classes)
+        return tmp_path / "own.npz"
+
+    return save
+
+
+def test_the_default_network_fits_the_data(own):
+    made = plan(own(classes=4))
     assert made.net(key=jax.random.key(0)).input_shape == (3,)
     assert made.settings["net"] == "3-256-4"
+
+
+def test_one_output_is_enough_for_two_classes(own):
+    assert plan(own(classes=2), "admm", net="3-4-1", activation="relu").settings["net"] == "3-4-1"
+    with pytest.raises(ValueError, match="pass net=3-256-4"):
+        plan(own(classes=4), "admm", net="3-4-1", activation="relu")
+    with pytest.raises(ValueError, match="pass loss='binary-cross-entropy'"):
+        plan(own(classes=2), net="3-4-1")
 
 
 def test_bench(run, tmp_path):

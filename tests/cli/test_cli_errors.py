@@ -41,6 +41,7 @@ WRONG = {
     f"train newton {TINY}": "parameters",
     f"train kolen-pollack --decay -1 {TINY}": "decay must be",
     f"compare backprop straight-through {TINY}": "StraightThrough",
+    f"compare backprop conductance-perturbation {TINY}": "needs a spiking network",
     "compare backprop backprop": "only once",
     "compare": "names of rules",
     "compare backprop --learning-rate x": "--learning-rate x must be a number",

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
@@ -16,7 +17,6 @@ from .._files import write_json
 from .._versions import versions
 from ..contract import Batch, Learner, Rule
 from ..diagnose import bench
-from ..nets import Chain
 from ..rules import RULES, find
 from ..training import describe
 from ._cache import cache_compilations
@@ -96,7 +96,7 @@ class Bench:
         return 0
 
 
-def _parameters(model: Chain) -> int:
+def _parameters(model: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
 
 

@@ -5,7 +5,7 @@ import functools
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ import optax
 from .. import nets
 from .._checks import choose, count
 from .._files import writable_folder
-from ..contract import Rule
+from ..contract import Needs, Rule
 from ..data import Data, load
 from ..losses import LOSSES
-from ..nets import Chain
+from ..nets import Chain, SpikingNetwork
 from ..training import check
+from ..training._compare import one_or_each
 from ._flags import Examples, Network, Output, Training
 from ._optimizers import default_rate, make_optimizer, optimizer_of
 
@@ -51,8 +52,10 @@ BITS = ("sign", "step")
 """Activations that may stand between two sizes: what is heard of a layer then are bits."""
 
 
-def network(flags: Network, data: Data) -> functools.partial[Chain]:
+def network(flags: Network, data: Data, rules: Collection[Rule] = ()) -> functools.partial[Chain | SpikingNetwork]:
     """The function of a key that builds the network that the flags name, for these data.
+
+    Sizes are those of a spiking network where all rules need one, and of a perceptron otherwise.
 
     Raises:
         ValueError: no network has this name, its sizes do not fit the data, or it has no such option.
@@ -60,7 +63,9 @@ def network(flags: Network, data: Data) -> functools.partial[Chain]:
     features, outputs = math.prod(data.shape), data.classes or data.train.y.shape[-1]
     name = flags.net or f"{features}-{HIDDEN}-{outputs}"
     if name[0].isdigit():
-        builder = functools.partial(nets.mlp, *_sizes(name, data.name, features, outputs))
+        spiking = rules and all(rule.card.needs is Needs.SPIKING for rule in rules)
+        make = SpikingNetwork if spiking else nets.mlp
+        builder = functools.partial(make, *_sizes(name, data.name, features, outputs))
     else:
         builder = functools.partial(BUILDERS[choose("net", name, BUILDERS)], **_sizes_of_images(name, data, outputs))
     options = {"activation": flags.activation, "init": flags.init}
@@ -71,7 +76,7 @@ def network(flags: Network, data: Data) -> functools.partial[Chain]:
     return functools.partial(builder, **options)
 
 
-def name_of_network(flags: Network, build: functools.partial[Chain]) -> str:
+def name_of_network(flags: Network, build: functools.partial[Chain | SpikingNetwork]) -> str:
     """The network as `--net` names it, also where that was left out."""
     return flags.net or "-".join(map(str, build.args))
 
@@ -82,7 +87,8 @@ def _sizes(name: str, data: str, features: int, outputs: int) -> list[int | str]
         raise ValueError(
             f"net={name} must be sizes joined by '-', such as 784-256-10, or one of: {', '.join(BUILDERS)}"
         )
-    if len(sizes) < 2 or sizes[0] != features or sizes[-1] != outputs:
+    enough = (1, 2) if outputs == 2 else (outputs,)  # one output tells two classes apart
+    if len(sizes) < 2 or sizes[0] != features or sizes[-1] not in enough:
         raise ValueError(
             f"net={name} does not fit the data: an example of {data} has {features} numbers, and {outputs} outputs "
             f"are asked for; pass net={features}-{HIDDEN}-{outputs} or other hidden sizes between the two"
@@ -116,7 +122,7 @@ class Plan:
         settings: what to record besides.
     """
 
-    net: functools.partial[Chain]
+    net: functools.partial[Chain | SpikingNetwork]
     data: Data
     optimizers: dict[str, optax.GradientTransformation]
     budget: dict[str, Any]
@@ -143,7 +149,7 @@ def plan(
     names = {name: optimizer_of(rule, training.optimizer) for name, rule in rules.items()}
     optimizers = {name: make_optimizer(names[name], rate, **extras) for name, rate in rates.items()}
     data = load_data(examples)
-    build = network(net, data)
+    build = network(net, data, rules.values())
     model = build(key=jax.random.key(0))
     for rule in rules.values():
         check(rule, model, data, **{name: value for name, value in budget.items() if name != "seeds"})
@@ -154,9 +160,9 @@ def plan(
         "command": line,
         "net": name_of_network(net, build),
         **{name: options[name].default for name in ("activation", "init") if name in options},
-        "loss": _one_or_each({name: losses[type(rule.loss)] for name, rule in rules.items()}),
-        "optimizer": _one_or_each(names),
-        "learning_rate": _one_or_each(rates),
+        "loss": one_or_each({name: losses[type(rule.loss)] for name, rule in rules.items()}),
+        "optimizer": one_or_each(names),
+        "learning_rate": one_or_each(rates),
         **{name: value for name, value in extras.items() if value is not None},
         "train_size": len(data.train),
         "validation": None if data.validation is None else len(data.validation),
@@ -193,12 +199,6 @@ def learning_rates(texts: tuple[str, ...], rules: Mapping[str, Rule], optimizer:
         return default_rate(rule, optimizer) if common is None or whole else common
 
     return {name: given[name] if name in given else shared(rule) for name, rule in rules.items()}
-
-
-def _one_or_each(values: Mapping[str, Any]) -> Any:
-    """The value if it is the same for all rules, else all of them by rule."""
-    different = set(values.values())
-    return different.pop() if len(different) == 1 else dict(values)
 
 
 # Folders ---------------------------------------------------------------------------------------------
