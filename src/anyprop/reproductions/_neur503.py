@@ -10,6 +10,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -20,7 +21,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key
 
-from .. import data, nets
+from .. import data, nets, report
 from ..contract import Batch, Learner, Rule, exact_gradient
 from ..losses import SquaredError
 from ..rules.exact import Backprop
@@ -66,6 +67,7 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
     measured, details = final_errors(comparison)
     steps = len(mnist.train) // 100
     details["passes_per_epoch"] = {name: steps * passes for name, passes in PASSES.items()}
+    draw(details, options.out)
 
     cosines = {n: [perturbation_cosine(w, seed) for seed in range(seeds)] for w, n in zip(WIDTHS, sizes(), strict=True)}
     logs = np.log([np.mean(values) for values in cosines.values()])
@@ -78,6 +80,20 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
         measured[f"learning time of {name} perturbation over the gradient's"] = ratios
     details["learning_time"] = times
     return measured, details
+
+
+def draw(details: Mapping[str, Any], folder: Path) -> None:
+    """Plot the test error by epoch, and by the passes over the network that it took."""
+    thousands = {name: passes / 1000 for name, passes in details["passes_per_epoch"].items()}
+    for file, counted, unit in (
+        ("epochs.png", "Epoch", dict.fromkeys(thousands, 1)),
+        ("passes.png", "Passes over the network, in thousands", thousands),
+    ):
+        runs = [
+            {"rule": name, "seed": 0, "epochs": [point | {"epoch": point["epoch"] * unit[name]} for point in curve]}
+            for name, curve in details["curves"].items()
+        ]
+        report.plot_learning({"settings": {}, "versions": {}, "runs": runs}, folder / file, counted=counted)
 
 
 def best_rate(rule: Rule, net: partial[nets.Chain], mnist: data.Data) -> float:
@@ -166,14 +182,14 @@ REPRODUCTION = Reproduction(
             float(OUTPUTS + 2),
             "ratio",
             0.2 * (OUTPUTS + 2),
-            "theory",
+            "theory, M + 2; Werfel et al. have M",
         ),
         Claim(
             "learning time of weight perturbation over the gradient's",
             float(OUTPUTS * INPUTS + 2),
             "ratio",
             0.2 * (OUTPUTS * INPUTS + 2),
-            "theory",
+            "theory, M N + 2; Werfel et al. have M N",
         ),
         Claim("weight-perturbation test error", 20.0, "%", 0.0, "own target", at_most=True),
     ),

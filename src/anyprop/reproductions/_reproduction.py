@@ -20,7 +20,8 @@ class Claim:
         unit: `"%"`, `"degrees"`, `"ratio"`, ...
         tolerance: how far from `value` still counts as reproduced, in `unit`.
         evidence: where the number is known from: `"paper"`, `"authors' code"`, `"third-party code"`,
-            `"theory"`, `"from memory, unverified"`, or `"own target"`.
+            `"theory"`, `"from memory, unverified"`, or `"own target"`; with how it differs from the paper's, if
+            it does.
         at_most: whether `value` is a bound to stay under, rather than a number to come near.
     """
 
