@@ -36,9 +36,9 @@ def reproductions() -> str:
     for name, reproduction in REPRODUCTIONS.items():
         parts.append(f"## {name}\n\n{reproduction.title}.")
         path = ROOT / "results" / f"{name}.json"
+        time = f"about {duration(reproduction.minutes)} on two CPU cores"
         if not path.exists():
-            minutes = f"{reproduction.minutes:.0f}"
-            parts.append(f"Not run yet. `anyprop reproduce run {name}` takes about {minutes} minutes on two cores.")
+            parts.append(f"Not run yet. `anyprop reproduce run {name}` takes {time}.")
             continue
         result = json.loads(path.read_text())
         versions = result["versions"]
@@ -55,9 +55,18 @@ def reproductions() -> str:
         parts += [text for text in (result["note"], explanation(reproduction, result)) if text]
         parts.append(
             f"`{result['command']}` on {versions['device']}, {versions['cores']} cores, JAX {versions['jax']}, "
-            f"{versions['date'][:10]}."
+            f"{versions['date'][:10]}. At full size it takes {time}."
         )
     return "\n\n".join(parts) + "\n"
+
+
+def duration(minutes: float) -> str:
+    """So many minutes, hours or days, in two digits."""
+    number, unit = minutes, "min"
+    for length, name in ((60, "h"), (24 * 60, "days")):
+        if minutes >= 2 * length:
+            number, unit = minutes / length, name
+    return f"{float(f'{number:.2g}'):g} {unit}"
 
 
 def contestants(benchmark: str) -> list[str]:

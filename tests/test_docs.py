@@ -11,6 +11,7 @@ import pytest
 
 from anyprop.cli import main
 from anyprop.reproductions import REPRODUCTIONS, explanation
+from anyprop.rules import RULES
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -84,6 +85,13 @@ def test_the_table_of_alternating_minimisation_is_its_result(width):
     errors = [f"{100 * curves[name][-1]['test_error']:#.3g}" for name in names]
     row = f"| 784-{width}-{width}-10 | {' | '.join(errors)} |"
     assert row in (ROOT / "docs" / "families" / "auxiliary.md").read_text().splitlines()
+
+
+@pytest.mark.parametrize("family", ["targets", "auxiliary", "equilibrium"])
+def test_rules_can_be_compared_by_their_equations(family):
+    page = (ROOT / "docs" / "families" / f"{family}.md").read_text()
+    described = re.findall(r"^\*\*`(\w+)`\*\*:[^*]*?^\$\$", page, flags=re.MULTILINE)
+    assert set(described) == {rule.__name__ for rule in RULES.values() if rule.card.family == family}
 
 
 def test_links_between_pages_lead_somewhere():
