@@ -210,6 +210,15 @@ def test_the_default_network_fits_the_data(own):
     assert made.settings["net"] == "3-256-4"
 
 
+def test_the_last_layer_may_have_units_of_its_own(own):
+    made = plan(own(classes=4), "equilibrium-propagation", net="3-5-4", output_activation="hard-sigmoid")
+    assert made.settings["output_activation"] == "hard-sigmoid"
+    *_, last = made.net(key=jax.random.key(0)).stages
+    assert last.activation is ap.nets.activation("hard-sigmoid")
+    with pytest.raises(ValueError, match="output_activation=tanh is not an option of net=lenet5"):
+        plan("mnist", net="lenet5", output_activation="tanh")
+
+
 def test_one_output_is_enough_for_two_classes(own):
     assert plan(own(classes=2), "admm", net="3-4-1", activation="relu").settings["net"] == "3-4-1"
     with pytest.raises(ValueError, match="pass net=3-256-4"):

@@ -35,6 +35,8 @@ class Network:
             hidden layer, as in 784-500-sign-500-10, is all that the next one hears of it. Conductance perturbation
             takes the sizes for a spiking network's. Each seed draws its own weights.
         activation: nonlinearity of the hidden layers.
+        output_activation: nonlinearity of the last layer of a net of sizes. Energies that keep their units in a
+            range, such as hard sigmoids, are published with the same one here.
         init: initialiser of the weights.
         loss: cost to train by.
     """
@@ -49,6 +51,10 @@ class Network:
     activation: Annotated[
         str | None,
         arg(metavar=_name_of(ACTIVATIONS), help_behavior_hint="(default: tanh, or the network's)"),
+    ] = None
+    output_activation: Annotated[
+        str | None,
+        arg(metavar=_name_of(ACTIVATIONS), help_behavior_hint="(default: identity)"),
     ] = None
     init: Annotated[
         str | None,

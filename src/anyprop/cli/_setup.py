@@ -48,6 +48,9 @@ def load_data(flags: Examples) -> Data:
 # Networks --------------------------------------------------------------------------------------------
 
 
+OPTIONS = {"activation": "activation", "output_activation": "output", "init": "init"}
+"""Flags of a network, and what its builder calls them."""
+
 BITS = ("sign", "step")
 """Activations that may stand between two sizes: what is heard of a layer then are bits."""
 
@@ -68,12 +71,11 @@ def network(flags: Network, data: Data, rules: Collection[Rule] = ()) -> functoo
         builder = functools.partial(make, *_sizes(name, data.name, features, outputs))
     else:
         builder = functools.partial(BUILDERS[choose("net", name, BUILDERS)], **_sizes_of_images(name, data, outputs))
-    options = {"activation": flags.activation, "init": flags.init}
-    options = {option: value for option, value in options.items() if value is not None}
-    for option in options:
-        if option not in inspect.signature(builder).parameters:
-            raise ValueError(f"{option}={options[option]} is not an option of net={name}; leave it out")
-    return functools.partial(builder, **options)
+    given = {flag: value for flag in OPTIONS if (value := getattr(flags, flag)) is not None}
+    for flag, value in given.items():
+        if OPTIONS[flag] not in inspect.signature(builder).parameters:
+            raise ValueError(f"{flag}={value} is not an option of net={name}; leave it out")
+    return functools.partial(builder, **{OPTIONS[flag]: value for flag, value in given.items()})
 
 
 def name_of_network(flags: Network, build: functools.partial[Chain | SpikingNetwork]) -> str:
@@ -159,7 +161,7 @@ def plan(
     settings = {
         "command": line,
         "net": name_of_network(net, build),
-        **{name: options[name].default for name in ("activation", "init") if name in options},
+        **{flag: options[name].default for flag, name in OPTIONS.items() if name in options},
         "loss": one_or_each({name: losses[type(rule.loss)] for name, rule in rules.items()}),
         "optimizer": one_or_each(names),
         "learning_rate": one_or_each(rates),
