@@ -71,6 +71,13 @@ def test_what_an_optimizer_holds_is_recorded_and_no_more():
     assert _identity.recipe(optax.GradientTransformation(lambda p: p, lambda g, s, p=None: (g, s))) == []
 
 
+def test_a_closure_may_hold_a_name_without_a_value():
+    staircase = optax.exponential_decay(0.1, 10, 0.5, staircase=True)  # its bound on the value, where there is none
+    *_, last = _identity.recipe(optax.sgd(staircase))
+    assert last.startswith("exponential_decay(decay_rate=0.5, init_value=0.1, staircase=True, ")
+    assert _identity.text_of(staircase) != _identity.text_of(optax.exponential_decay(0.2, 10, 0.5, staircase=True))
+
+
 def test_it_learns_and_records_every_epoch():
     run = quick(ap.Backprop(), build, blobs(), epochs=4, seeds=2)
     assert [(r["seed"], r["epoch"]) for r in run.records] == [(s, e) for s in (0, 1) for e in range(5)]

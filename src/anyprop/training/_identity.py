@@ -1,5 +1,6 @@
 """What a run is known by: texts that tell one rule, network or optimizer from another, in any process."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -52,7 +53,7 @@ def text_of(value: Any, within: tuple[Any, ...] = ()) -> str:
         if value is known:
             return name
     if isinstance(value, types.FunctionType):
-        closure = [cell.cell_contents for cell in value.__closure__ or ()]
+        closure = held(value).values()
         name = f"{value.__module__}.{value.__qualname__}"
         inside = [value.__code__, *(value.__defaults__ or ()), value.__kwdefaults__, *closure]
     elif isinstance(value, types.CodeType):
@@ -106,10 +107,19 @@ def recipe(part: Any, within: tuple[Any, ...] = ()) -> list[str]:
     function = inspect.unwrap(part) if callable(part) else part
     if not isinstance(function, types.FunctionType) or any(function is outer for outer in within):
         return []
-    held = inspect.getclosurevars(function).nonlocals
-    numbers = [f"{name}={value}" for name, value in held.items() if eqx.is_array_like(value) and np.ndim(value) == 0]
+    inside = held(function)
+    numbers = [f"{name}={value}" for name, value in inside.items() if eqx.is_array_like(value) and np.ndim(value) == 0]
     own = [f"{function.__qualname__.split('.')[0]}({', '.join(numbers)})"] if numbers else []
-    return own + recipe(list(held.values()), (*within, function))
+    return own + recipe(list(inside.values()), (*within, function))
+
+
+def held(function: types.FunctionType) -> dict[str, Any]:
+    """What a function has from around it, by name; not what was never given a value there, as in a branch not taken."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):
+            found[name] = cell.cell_contents
+    return found
 
 
 def _forward(leaf: Any, step: int) -> Any:
