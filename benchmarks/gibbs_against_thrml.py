@@ -1,6 +1,6 @@
 """Block Gibbs sampling of a restricted Boltzmann machine: anyprop's sweeps against those of thrml.
 
-    python benchmarks/gibbs_against_thrml.py [--visible 784] [--hidden 500] [--chains 100] [--sweeps 20] [--rounds 3]
+    python benchmarks/gibbs_against_thrml.py [--rounds 5] [--json benchmarks/gibbs_against_thrml.json]
 
 thrml (pip install thrml) samples graphs with any connections, node by node along lists of edges; layers are matrix
 products here. Both draw all visible units, then all hidden ones, in one compiled program of so many sweeps; the
@@ -9,17 +9,18 @@ two take turns. Units of -1 and 1, the same weights.
 
 import argparse
 import json
-import statistics
-import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from against_hand_written import interleave
 from thrml.block_management import Block
 from thrml.block_sampling import SamplingSchedule, sample_states
 from thrml.models.ising import IsingEBM, IsingSamplingProgram
 from thrml.pgm import SpinNode
 
 import anyprop as ap
+from anyprop._versions import versions
 
 
 def ours(visible, hidden, chains, sweeps, key):
@@ -58,25 +59,24 @@ def theirs(weight, chains, sweeps):
     return run
 
 
-def main():
+def main() -> None:
+    """Run the comparison and print the times and their ratio to anyprop's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("visible", 784), ("hidden", 500), ("chains", 100), ("sweeps", 20), ("rounds", 3)):
+    for name, value in (("visible", 784), ("hidden", 500), ("chains", 100), ("sweeps", 20), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    a = parser.parse_args()
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
     key = jax.random.key(0)
-    run, weight = ours(a.visible, a.hidden, a.chains, a.sweeps, key)
-    runs = {"anyprop": run, "thrml": theirs(weight, a.chains, a.sweeps)}
-    rates = {name: [] for name in runs}
-    for name, function in runs.items():
-        begin = time.perf_counter()
-        jax.block_until_ready(function(key))
-        print(f"{name}: first call {time.perf_counter() - begin:.1f} s", flush=True)
-    for seed in range(a.rounds):
-        for name, function in runs.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(function(jax.random.key(seed)))
-            rates[name].append(a.sweeps / (time.perf_counter() - begin))
-    print(json.dumps({"settings": vars(a), "sweeps_per_second": {n: statistics.median(r) for n, r in rates.items()}}))
+    run, weight = ours(options.visible, options.hidden, options.chains, options.sweeps, key)
+    runs = {"anyprop": run, "thrml": theirs(weight, options.chains, options.sweeps)}
+    contestants = {name: lambda run=run: jax.block_until_ready(run(key)) for name, run in runs.items()}
+    seconds = interleave(contestants, options.rounds)
+    for name, value in seconds.items():
+        print(f"{name:<8} {value:8.3f} s   {value / seconds['anyprop']:6.2f} x anyprop")
+    if options.json:
+        title = f"{options.sweeps} sweeps of {options.chains} chains, {options.visible}-{options.hidden}"
+        results = {"versions": versions(), "seconds_per_epoch": {title: seconds}}
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -119,6 +119,13 @@ def speed() -> str:
     )
     parts += contestants("predictive_coding")
     parts.append(
+        "Block Gibbs sampling of a restricted Boltzmann machine: `python benchmarks/gibbs_against_thrml.py --json "
+        "benchmarks/gibbs_against_thrml.json`, with `pip install thrml`. thrml samples graphs with any connections, "
+        "along lists of edges; where whole layers are joined, products of matrices are faster, which is why the "
+        "machines here are not built on it."
+    )
+    parts += contestants("gibbs_against_thrml")
+    parts.append(
         "Alternating minimisation with Adam, batch 200, as one program for all layers and as `LayerParallel` on host "
         "devices: `python benchmarks/layer_parallel.py --json benchmarks/layer_parallel.json`. The devices share the "
         "cores, and however many there are, they gain nothing over one program."
