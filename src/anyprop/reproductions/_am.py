@@ -155,10 +155,11 @@ def study(
     best = tuned(methods, net, tuning, batch_size, options)
     trained = train(methods, best, net, data, options, epochs=epochs, seeds=seeds, batch_size=batch_size)
     measured, details = summary(trained)
-    for name, (_, comparison) in trained.items():
-        run = comparison.runs[name]
-        if isinstance(run.rule, MethodOfAuxiliaryCoordinates):
-            measured[f"{name} test error with its last layer refitted"] = refitted(run.rule, run.learners, data)
+    details["last_layer_refitted"] = {
+        name: refitted(run.rule, run.learners, data)
+        for name, run in ((name, comparison.runs[name]) for name, (_, comparison) in trained.items())
+        if isinstance(run.rule, MethodOfAuxiliaryCoordinates)
+    }
     watched = {name: m for name, m in methods.items() if not m.whole}
     passes = {name: first_pass(m, trained[name][0], net, data, batch_size, seeds) for name, m in watched.items()}
     for name, errors in passes.items():
