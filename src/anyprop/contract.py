@@ -178,6 +178,11 @@ class Rule(eqx.Module):
         del data, key
         return Learner(self.accept(model))
 
+    @property
+    def whole_step(self) -> bool:
+        """Whether the update is old - new, as the card says, unless a hyper-parameter decides."""
+        return self.card.whole_step
+
     @abc.abstractmethod
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Return which way each parameter should move, and what it cost to find out.

@@ -32,12 +32,12 @@ def optimizer_of(rule: Rule, name: str | None) -> str:
     """The optimizer that was asked for, or else the one that suits the rule."""
     if name is not None:
         return choose("optimizer", name, OPTIMIZERS)
-    return "sgd" if rule.card.whole_step else "adam"
+    return "sgd" if rule.whole_step else "adam"
 
 
 def default_rate(rule: Rule, name: str | None) -> float:
     """The learning rate where none is given: of the optimizer that was asked for, or else what suits the rule."""
-    if name is None and rule.card.whole_step:
+    if name is None and rule.whole_step:
         return 1.0
     return OPTIMIZERS[optimizer_of(rule, name)].learning_rate
 

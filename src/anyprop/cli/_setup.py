@@ -197,7 +197,7 @@ def learning_rates(texts: tuple[str, ...], rules: Mapping[str, Rule], optimizer:
     common = given.pop("", None)
 
     def shared(rule: Rule) -> float:
-        whole = optimizer is None and rule.card.whole_step
+        whole = optimizer is None and rule.whole_step
         return default_rate(rule, optimizer) if common is None or whole else common
 
     return {name: given[name] if name in given else shared(rule) for name, rule in rules.items()}

@@ -120,7 +120,7 @@ def fit(
             several seeds. Any other network starts every seed alike.
         data: the data, see `anyprop.data.load`. It is delivered in the network's `input_shape`.
         optimizer: an Optax optimizer; default `optax.adam(1e-3)`, and `optax.sgd(1.0)` for a rule whose update is a
-            whole step (`Card.whole_step`).
+            whole step (`Rule.whole_step`).
         epochs: passes over the training split. The last, incomplete batch of a pass is left out.
         batch_size: examples of one step.
         seeds: how many seeds (0, 1, ...), or which. A seed decides the initial weights, the order of the
@@ -176,7 +176,7 @@ def fit(
     if out is not None and not resume:
         refuse_results(Path(out))
     if optimizer is None:
-        make, rate = (optax.sgd, 1.0) if rule.card.whole_step else (optax.adam, 1e-3)
+        make, rate = (optax.sgd, 1.0) if rule.whole_step else (optax.adam, 1e-3)
         optimizer, known = make(rate), {"optimizer": make.__name__, "learning_rate": rate}
     else:
         known = {"optimizer": steps} if (steps := recipe(optimizer)) else {}

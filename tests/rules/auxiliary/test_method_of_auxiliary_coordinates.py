@@ -131,7 +131,10 @@ def test_a_gauss_newton_regression_lowers_the_energy_and_solves_linear_layers(x6
     learner = rule.init(model, data=info(model), key=jax.random.key(0))
     learner, _, _ = train(rule, learner, batch, 1, optimizer=optax.sgd(1.0))
     codes, mu = learner.memory.coordinates.codes, jnp.asarray(rule.mu)
-    cost = lambda model: jnp.mean(energy(rule.loss, model, codes, batch, mu))  # noqa: E731
+
+    def cost(model):
+        return jnp.mean(energy(rule.loss, model, codes, batch, mu))
+
     lowered, slope = eqx.filter_value_and_grad(cost)(learner.model)
     assert lowered < cost(model)
     *below, last = slope.stages
@@ -148,6 +151,11 @@ def test_steps_on_codes_and_weights_in_turn_never_raise_the_energy_while_mu_stay
     energies = np.stack([metrics["objective"], metrics["solved"]], axis=1).ravel()
     assert np.all(np.diff(energies) <= 1e-12)
     assert energies[-1] < 0.1 * energies[0]
+
+
+def test_a_gauss_newton_regression_is_a_whole_step():
+    assert MAC(regression="gauss-newton").whole_step
+    assert not MAC().whole_step
 
 
 def test_the_violation_vanishes_as_mu_grows(x64):

@@ -129,6 +129,11 @@ class MethodOfAuxiliaryCoordinates(Rule):
                 "or loss='squared-error'"
             )
 
+    @property
+    def whole_step(self) -> bool:
+        """Whether the W-step is taken as a whole: by Gauss-Newton it is."""
+        return self.regression == "gauss-newton"
+
     def accept(self, model: PyTree) -> Chain:
         """Return `model` if every layer has a derivative for the codes below it to follow.
 
@@ -176,9 +181,8 @@ class MethodOfAuxiliaryCoordinates(Rule):
 
         solved, update = eqx.filter_value_and_grad(regressions)(model)
         if self.regression == "gauss-newton":
-            update = jax.tree.map(
-                jnp.subtract, *(eqx.filter(m, eqx.is_inexact_array) for m in (model, self.regress(model, codes, batch)))
-            )
+            old, new = (eqx.filter(m, eqx.is_inexact_array) for m in (model, self.regress(model, codes, batch)))
+            update = jax.tree.map(jnp.subtract, old, new)
         coordinates = put_rows(memory.coordinates, index, Coordinates(codes, jnp.zeros_like(rows.fresh)))
         metrics = {
             "mu": mu,
