@@ -6,13 +6,13 @@ The slope is 1 unless another is asked for.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeGuard, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..nets import HARD, Activate, Activation
+from ..nets import HARD, Activate, Activation, Residual
 
 Slope = Callable[[Array], Array]
 Part = TypeVar("Part", bound=PyTree)
@@ -42,10 +42,17 @@ def straight(activation: Activation, slope: Slope = jnp.ones_like) -> Activation
 
 
 def straight_stages(part: Part, slope: Slope = jnp.ones_like) -> Part:
-    """Return a part of a chain with every hard activation that is a stage of its own passed straight through."""
-    nodes, treedef = jax.tree.flatten(part, is_leaf=_is_activate)
-    return treedef.unflatten(Activate(straight(n.activation, slope)) if _is_activate(n) else n for n in nodes)
+    """Return a part of a chain with every hard activation that is no layer's own passed straight through.
 
+    It may be a stage, or what a residual block ends in.
+    """
 
-def _is_activate(node: object) -> TypeGuard[Activate]:
-    return isinstance(node, Activate)
+    def passed(node: object) -> object:
+        if isinstance(node, Activate):
+            return Activate(straight(node.activation, slope))
+        if isinstance(node, Residual):
+            body, shortcut = straight_stages((node.body, node.shortcut), slope)
+            return Residual(body, shortcut=shortcut, activation=straight(node.activation, slope))
+        return node
+
+    return jax.tree.map(passed, part, is_leaf=lambda node: isinstance(node, Activate | Residual))

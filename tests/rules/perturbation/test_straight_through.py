@@ -69,6 +69,16 @@ def test_a_sign_that_is_a_stage_of_its_own_is_passed_like_that_of_a_layer(estima
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_sign_behind_a_residual_block_is_passed_too(key):
+    body = [nets.Dense(5, 5, activation="tanh", key=key), nets.Activate("step")]
+    block = nets.Residual(body, activation="sign")
+    model = nets.Chain([nets.Dense(4, 5, key=key), block, nets.Dense(5, 3, key=key)])
+    batch = Batch(jax.random.normal(key, (7, 4)), jnp.arange(7) % 3)
+    got = credit(StraightThrough(), StraightThrough().init(model, key=key), batch, key)
+    np.testing.assert_array_equal(got.output, model(batch.x))
+    assert all(jnp.any(leaf) for leaf in jax.tree.leaves(got.grads))
+
+
 def test_it_trains_a_net_of_discrete_target_propagation(key):
     model = nets.mlp(4, 6, "sign", 5, 2, key=key)  # with tanh behind the sign
     DiscreteTargetPropagation().init(model, key=key)
