@@ -107,7 +107,7 @@ class LayerParallel:
         self._rest = [eqx.filter(part, eqx.is_inexact_array, inverse=True) for part in parts]
         self._static = eqx.filter(learner.model, eqx.is_inexact_array, inverse=True)
         self._shapes = eqx.filter_eval_shape(lambda model: model, learner.model)
-        self._outputs: dict[tuple[int, ...], int] = {}
+        self._checked: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
         self.devices = [devices[l % len(devices)] for l in range(len(parts))]
         self.start = LayerParallelState(
             tuple(map(jax.device_put, weights, self.devices)),
@@ -118,16 +118,16 @@ class LayerParallel:
     def step(self, state: LayerParallelState, batch: Batch) -> tuple[LayerParallelState, Float[Array, ""]]:
         """Return the state after one batch, and the batch's mean cost before it.
 
-        It waits for no device, and for nothing but the labels, which it checks.
+        It waits for no device, but for the labels of the first batch of a shape, which it looks at.
 
         Raises:
             ValueError: `batch.y` does not fit `batch.x`, the loss or the network's outputs.
             TypeError: `batch.x` does not fit the network.
         """
-        shape = batch.x.shape
-        if shape not in self._outputs:
-            self._outputs[shape] = answer_shape(self._shapes, batch.x)[-1]
-        check_targets(self.rule.loss, batch, self._outputs[shape])
+        shape = batch.x.shape, batch.y.shape
+        if shape not in self._checked:
+            check_targets(self.rule.loss, batch, answer_shape(self._shapes, batch.x)[-1])
+            self._checked.add(shape)
         batch = jax.device_put(batch, self.devices[0])
         codes, credit = _move_codes(self.rule, self.learner(state), batch)
         known = [batch.x, *codes, batch.y]
