@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
+import operator
 import types
 import typing
 from collections.abc import Iterable
@@ -157,7 +159,7 @@ def _sayable(hint: Any) -> Any:
     if typing.get_origin(hint) not in (types.UnionType, typing.Union):
         return hint
     kinds = [kind for kind in typing.get_args(hint) if not (isinstance(kind, type) and issubclass(kind, eqx.Module))]
-    return typing.Union[tuple(kinds)]  # noqa: UP007
+    return functools.reduce(operator.or_, kinds)
 
 
 def build_rule(rule: type[Rule], values: dict[str, Any], loss: str | None) -> Rule:
