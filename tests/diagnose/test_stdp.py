@@ -33,20 +33,6 @@ def test_it_shows_the_published_shape(signature):
     np.testing.assert_allclose(later, earlier, atol=4 * np.hypot(signature.error[10:], signature.error[9::-1]).max())
 
 
-def test_pairing_with_the_nearest_spike_of_a_poisson_neuron_would_show_the_opposite_course():
-    """Its rate is 2 + v t: of the nearest spike in either direction E[v | Delta T] = Delta T var(v) / 2."""
-    random, time = np.random.default_rng(0), np.arange(-99.5, 100) * 0.01
-    slope = random.normal(scale=0.5, size=20_000)
-    spikes = random.uniform(size=(len(slope), len(time))) < 0.01 * (2 + slope[:, None] * time)
-    apart = np.where(spikes, np.abs(time), np.inf)
-    nearest = np.where(np.isfinite(apart.min(1)), time[apart.argmin(1)], np.inf)
-    change = [slope[(nearest > low) & (nearest <= low + 0.25)].mean() for low in np.arange(-4, 4) * 0.25]
-    later, earlier = np.array(change[4:]), -np.array(change[3::-1])
-    for side in (later, earlier):
-        assert np.all(np.diff(side) > 0)
-        np.testing.assert_allclose(side, 0.125 * (np.arange(4) * 0.25 + 0.125), atol=0.03)
-
-
 def test_pairs_beyond_the_bins_are_left_out(signature):
     few = stdp_signature(key=jax.random.key(0), pairs=400_000, bins=2, width=0.5)
     np.testing.assert_array_equal(few.pairs, signature.pairs[8:12])

@@ -24,9 +24,8 @@ def small_data(monkeypatch):
 
 def test_a_small_run_through_signs(tmp_path, monkeypatch):
     monkeypatch.setattr(_dtp_discrete, "continuous", partial(mlp, 784, 6, 6, 3))
-    with pytest.warns(
-        ap.training.RuleWarning, match="backprop: no error passes a sign"
-    ):  # which is what makes it a baseline
+    # That nothing below the sign learns is what makes backprop a baseline here.
+    with pytest.warns(ap.training.RuleWarning, match="backprop: no error passes a sign"):
         measured, details = _dtp_discrete.run(Options(tmp_path, epochs=1, seeds=2))
     assert {claim.what for claim in _dtp_discrete.REPRODUCTION.claims} <= set(measured)
     assert all(len(values) == 2 for values in measured.values())

@@ -155,9 +155,10 @@ def study(
     best = tuned(methods, net, tuning, batch_size, options)
     trained = train(methods, best, net, data, options, epochs=epochs, seeds=seeds, batch_size=batch_size)
     measured, details = summary(trained)
+    runs = {name: comparison.runs[name] for name, (_, comparison) in trained.items()}
     details["last_layer_refitted"] = {
         name: refitted(run.rule, run.learners, data)
-        for name, run in ((name, comparison.runs[name]) for name, (_, comparison) in trained.items())
+        for name, run in runs.items()
         if isinstance(run.rule, MethodOfAuxiliaryCoordinates)
     }
     watched = {name: m for name, m in methods.items() if not m.whole}
