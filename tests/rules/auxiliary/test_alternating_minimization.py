@@ -7,7 +7,7 @@ import pytest
 
 from anyprop.contract import Batch
 from anyprop.losses import SquaredError
-from anyprop.nets import Activate, Chain, Dense, Elman, affines, elman, lenet5, mlp, sites
+from anyprop.nets import Activate, Chain, Dense, Elman, Residual, affines, elman, lenet5, mlp, sites
 from anyprop.rules.auxiliary import AlternatingMinimization
 from anyprop.rules.auxiliary._codes import encode, shift
 from anyprop.rules.exact import Backprop
@@ -224,10 +224,17 @@ def test_hard_units_have_slope_one_for_codes_only(x64):
     np.testing.assert_allclose(top - codes[-1], step, rtol=1e-9, atol=1e-14)
 
 
+def signs_behind_a_block(key):
+    """A block in which a layer and the block itself end in units that pass no slope on."""
+    one, two, three = jax.random.split(key, 3)
+    body = [Dense(5, 5, activation="tanh", key=two), Activate("step")]
+    return Chain([Dense(6, 5, key=one), Residual(body, activation="sign"), Dense(5, 3, key=three)])
+
+
 @pytest.mark.parametrize(
     "build",
-    [lambda key: lenet5(key=key), lambda key: elman(3, 5, 3, steps=4, key=key), binary],
-    ids=["lenet5", "elman", "binary"],
+    [lambda key: lenet5(key=key), lambda key: elman(3, 5, 3, steps=4, key=key), binary, signs_behind_a_block],
+    ids=["lenet5", "elman", "binary", "signs-behind-a-block"],
 )
 def test_a_few_steps_of_adam_learn_and_move_every_parameter(build, key):
     model = build(key)

@@ -280,7 +280,7 @@ class CodeRule(Rule):
         With codes held constant, its gradient with respect to the model is each layer's own.
         """
         descent = self.descent(mu)
-        *hidden, output = read(model)
+        *hidden, output = map(straight_stages, read(model))
         *below, last = beneath(hidden, batch.x, codes)
         total = jnp.sum(self.loss(output.encode(last), batch.y))
         for link, h, code in zip(hidden, below, codes, strict=True):
