@@ -36,7 +36,7 @@ def few(*names):
 
 def test_a_study_measures_each_method(clouds, tmp_path):
     data, tuning = ap.data.load({k: clouds[k] for k in ("train", "test")}), ap.data.load(clouds)
-    methods = few("am-adam", "adam", "sgd", "am-mem", "offline-am", "mac")
+    methods = few("am-adam", "adam", "sgd", "offline-am", "mac")
     measured, details = am.study(
         methods, NET, data, tuning, Options(tmp_path / "out"), epochs=2, seeds=2, batch_size=20
     )
