@@ -2,15 +2,12 @@
 
 The networks here are tiny, so nearly all the time goes into compiling them: LLVM is told to spend little, and where
 XLA still has its older emitters of code for fused operations, which take less than half of the time, it uses them. What
-is fused, and what else XLA does to a program, is as in production. What one process has compiled, the others and the
-tests after it take from a folder that is gone when the run ends.
+is fused, and what else XLA does to a program, is as in production.
 """
 
 import gc
 import itertools
 import os
-import tempfile
-from pathlib import Path
 
 from jaxlib import version
 
@@ -25,27 +22,20 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else this is a worker, which has it from the process that began it
-    programs = tempfile.TemporaryDirectory(prefix="anyprop-tests-")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-
 import jax
 import pytest
 
-MOST_MAPS = 30_000
-"""Linux gives a process 65,530 memory maps, and the compiler aborts beyond."""
+TESTS_BETWEEN_CLEARANCES = 100
+"""Few enough: the suite once came to its end after some 750 tests in one process."""
 
 tests_run = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
 def room_for_programs():
-    """Drop compiled programs, each of which takes several memory maps, before there are too many."""
+    """Drop compiled programs now and then: Linux gives a process 65,530 memory maps, and the compiler aborts beyond."""
     yield
-    maps = Path("/proc/self/maps")
-    if next(tests_run) % 20 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+    if next(tests_run) % TESTS_BETWEEN_CLEARANCES == 0:
         jax.clear_caches()
         gc.collect()
 
