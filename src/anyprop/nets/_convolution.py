@@ -84,16 +84,29 @@ class _Convolution(NamedTuple):
         On a CPU, XLA's own convolution loses its threads and its fast kernels inside a loop: there this is several
         times as fast, outside mostly slower (`benchmarks/convolutions_in_loops.py`).
         """
-        size, _, _, channels_out = weight.shape
-        h = jnp.pad(h, ((0, 0), *self._pads(h.shape, weight.shape), (0, 0)))
+        channels_out = weight.shape[-1]
+        terms = [row @ weight[i].reshape(-1, channels_out) for i, row in enumerate(self._seen(h, weight.shape))]
+        return sum(terms[1:], terms[0])
+
+    def patches(
+        self, h: Float[Array, "batch height width in"], weight: tuple[int, ...]
+    ) -> Float[Array, "batch newheight newwidth seen"]:
+        """What a kernel of this shape sees at each of its places, in the order of its weights."""
+        return jnp.concatenate(self._seen(h, weight), axis=-1)
+
+    def _seen(
+        self, h: Float[Array, "batch height width in"], weight: tuple[int, ...]
+    ) -> list[Float[Array, "batch newheight newwidth columns"]]:
+        """What each row of the kernel sees, all of its columns side by side."""
+        size = weight[0]
+        h = jnp.pad(h, ((0, 0), *self._pads(h.shape, weight), (0, 0)))
         height, width = ((n - size) // self.stride + 1 for n in h.shape[1:3])
 
         def along(axis: int, start: int, number: int, h: Array) -> Array:
             return jax.lax.slice_in_dim(h, start, start + (number - 1) * self.stride + 1, self.stride, axis)
 
         columns = jnp.concatenate([along(2, j, width, h) for j in range(size)], axis=-1)
-        terms = [along(1, i, height, columns) @ weight[i].reshape(-1, channels_out) for i in range(size)]
-        return sum(terms[1:], terms[0])
+        return [along(1, i, height, columns) for i in range(size)]
 
 
 class Conv(Affine):
@@ -139,6 +152,10 @@ class Conv(Affine):
     def map(self) -> _Convolution:
         """(h, W, b) -> W * h + b."""
         return _Convolution(self.stride, self.padding)
+
+    def patches(self, h: Float[Array, "batch height width in"]) -> Float[Array, "batch newheight newwidth seen"]:
+        """Return what the kernel sees at each of its places, so that W * h is `patches(h) @ W.reshape(-1, out)`."""
+        return _Convolution(self.stride, self.padding).patches(h, self.weight.shape)
 
 
 class _LoopedConv(Conv):

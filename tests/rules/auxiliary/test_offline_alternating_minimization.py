@@ -6,9 +6,10 @@ import optax
 import pytest
 
 from anyprop.contract import Batch, DataInfo
-from anyprop.nets import lenet5, mlp, sites
+from anyprop.nets import Chain, Conv, Dense, Flatten, Norm, elman, mlp, sites
 from anyprop.rules.auxiliary import OfflineAlternatingMinimization
 from anyprop.rules.auxiliary._codes import encode
+from anyprop.testing._case import blobs
 
 EXAMPLES = 30
 
@@ -114,6 +115,31 @@ def test_bad_hyperparameters(argument, value):
         OfflineAlternatingMinimization(**{argument: value})
 
 
-def test_it_refuses_convolutions(key):
+def convolutional(key):
+    one, two = jax.random.split(key)
+    return Chain([Conv(1, 2, 3, activation="tanh", key=one), Flatten(), Dense(32, 3, key=two)], input_shape=(4, 4, 1))
+
+
+@pytest.mark.parametrize(
+    "build", [convolutional, lambda key: elman(3, 4, 3, steps=5, key=key)], ids=["convolutional", "elman"]
+)
+def test_codes_of_places_and_of_time_steps_are_kept_and_fitted(x64, build):
+    model = build(jax.random.key(0))
+    batch = blobs(jax.random.key(1), model)
+    rule = OfflineAlternatingMinimization(ridge=1e-10)
+    learner, losses = start(rule, model), []
+    for _ in range(10):
+        found = credit(rule, learner, batch)
+        learner, (_, (codes, visited)) = after(learner, found), found.memory
+        losses.append(found.loss)
+    assert visited[: len(batch.x)].all()
+    assert losses[-1] < 0.8 * losses[0]
+    codes = [rows[batch.index] for rows in codes]
+    for slope in jax.tree.leaves(sites(eqx.filter_grad(rule.objective)(learner.model, batch, codes, 1.0))[:-1]):
+        assert jnp.abs(slope).max() < 1e-6
+
+
+def test_it_refuses_normalised_layers(key):
+    model = Chain([Dense(4, 5, key=key), Norm(5, activation="relu"), Dense(5, 3, key=key)])
     with pytest.raises(TypeError, match="choose AlternatingMinimization"):
-        start(OfflineAlternatingMinimization(), lenet5(key=key))
+        start(OfflineAlternatingMinimization(), model)

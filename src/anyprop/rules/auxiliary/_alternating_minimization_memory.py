@@ -31,16 +31,16 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import choose, count, fraction, non_negative
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
-from ...nets import sites
-from ._codes import LeastSquaresRule, Moments, encode, hidden_weights, shift
+from ._codes import LeastSquaresRule, Moments, encode, hidden_weights, read, shift
 
 
 class AlternatingMinimizationMemory(LeastSquaresRule):
     """Online alternating minimisation with memory (AM-mem): hidden layers solve for all codes seen so far.
 
-    Use it on dense nets where steps are few and a learning rate is unwelcome: hidden layers have none. The
-    price is a matrix of inputs x inputs for each layer, and a solve a step. Codes of long ago were made by
-    other weights than today's; `forgetting` lets them go.
+    Use it where steps are few and a learning rate is unwelcome: hidden layers have none. They may be dense,
+    convolutional (an input is a pixel of what the kernel sees) or an Elman layer (inputs and units of the step
+    before), with hard units too. The price is a matrix of inputs x inputs for each layer, and a solve a step. Codes of
+    long ago were made by other weights than today's; `forgetting` lets them go.
 
     The update is `old - new`: `optax.sgd(1.0)` applies it exactly.
 
@@ -123,9 +123,9 @@ class AlternatingMinimizationMemory(LeastSquaresRule):
         moments = jax.tree.map(
             lambda old, new: (1 - self.forgetting) * old + new, moments, self.moments(model, batch.x, moved)
         )
+        *hidden, _ = read(model)
         solutions = [
-            self.solution(seen, weight, bias=site.bias is not None)
-            for seen, weight, site in zip(moments, hidden_weights(model), sites(model), strict=False)
+            self.solution(seen, link.weights, bias=link.biased) for seen, link in zip(moments, hidden, strict=True)
         ]
         update = self.weight_update(model, batch, moved, solutions)
         loss = jnp.mean(self.loss(output, batch.y))

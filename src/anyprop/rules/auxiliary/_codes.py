@@ -25,11 +25,12 @@ from typing import Literal, NamedTuple, TypeGuard
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Rule
-from ...nets import Activate, Chain, Dense, Elman, Series, affines, assemble, for_loops, links, sites
+from ...nets import Activate, Chain, Conv, Dense, Elman, Series, affines, assemble, for_loops, links, sites
 from .._straight import straight, straight_stages
 
 MOMENTUM = 0.9
@@ -72,6 +73,41 @@ class Link(eqx.Module):
         """Return the code after its steps down its own terms; `above` is the one that the next link reads."""
         return descent(above, self.predict(below, code), code)
 
+    @property
+    def biased(self) -> bool:
+        """Whether there is a bias."""
+        return any(site.bias is not None for site in sites(self.stages))
+
+    @property
+    def weights(self) -> Float[Array, "in out"]:
+        """All its weights as one matrix, with the bias, if there is one, as a last row."""
+        parts = sites(self.stages)
+        biases = [site.bias for site in parts if site.bias is not None]
+        return jnp.vstack([*(site.weight.reshape(-1, site.weight.shape[-1]) for site in parts), *biases])
+
+    def split(self, weights: Float[Array, "in out"]) -> list[tuple[Array, Array | None]]:
+        """Return the weight and the bias of each of its sites, of a matrix like `weights`."""
+        parts = sites(self.stages)
+        ends = np.cumsum([site.weight.size // site.weight.shape[-1] for site in parts])
+        return [
+            (rows.reshape(site.weight.shape), None if site.bias is None else weights[-1])
+            for site, rows in zip(parts, jnp.split(weights, ends), strict=False)  # a bias is left over
+        ]
+
+    def inputs(self, below: Code, code: Code) -> Float[Array, "rows in"]:
+        """Return what the matrix of weights multiplies: a convolution has a row for each place, of what it sees."""
+        del code
+        *nonlinearity, site = self.stages.stages
+        a = Series(tuple(nonlinearity))(below)
+        return self._rows(site.patches(a) if isinstance(site, Conv) else a)
+
+    def _rows(self, *inputs: Float[Array, "... _"]) -> Float[Array, "rows in"]:
+        """Inputs side by side, with a last one that is always 1 if there is a bias."""
+        if self.biased:
+            inputs = (*inputs, jnp.ones_like(inputs[0][..., :1]))
+        rows = jnp.concatenate(inputs, axis=-1)
+        return rows.reshape(-1, rows.shape[-1])
+
 
 class Unrolled(Link):
     """c_t = x_t W + f(c_{t-1}) R + b, f(c_0) = 0: an Elman layer, with a code for each time step."""
@@ -97,9 +133,20 @@ class Unrolled(Link):
         self, below: Float[Array, "batch time features"], code: Float[Array, "batch time units"]
     ) -> Float[Array, "batch time units"]:
         """Return m_t of every time step, from the codes of the time steps before."""
+        return self.layer.input(below) + self.layer.recurrent(self._states(below, code))
+
+    def inputs(
+        self, below: Float[Array, "batch time features"], code: Float[Array, "batch time units"]
+    ) -> Float[Array, "rows in"]:
+        """Return x_t beside f(c_{t-1}), a row for each example and time step."""
+        return self._rows(below, self._states(below, code))
+
+    def _states(
+        self, below: Float[Array, "batch time features"], code: Float[Array, "batch time units"]
+    ) -> Float[Array, "batch time units"]:
+        """f(c_{t-1}) of every time step."""
         states = self.layer.activation(code[:, :-1])
-        states = jnp.concatenate([self.layer.start(below)[:, None], states], axis=1)
-        return self.layer.input(below) + self.layer.recurrent(states)
+        return jnp.concatenate([self.layer.start(below)[:, None], states], axis=1)
 
     def residual(
         self, below: Float[Array, "batch time features"], code: Float[Array, "batch time units"]
@@ -290,10 +337,10 @@ class CodeRule(Rule):
 
 
 class Moments(NamedTuple):
-    """What a dense layer's weight problem, min_W tr(W^T A W) - 2 tr(W^T B), is made of: means over examples.
+    """What a layer's weight problem, min_W tr(W^T A W) - 2 tr(W^T B), is made of: means over examples.
 
     W has a row an input, as the library's weights do, and the bias as a last row; A and B are transposed
-    with respect to the paper.
+    with respect to the paper. A convolution sums over the places it looks at, a recurrent layer over time.
 
     Args:
         A: a^T a, of the layer's inputs a = sigma(below), with a last input that is always 1 if there is a bias.
@@ -357,17 +404,18 @@ class LeastSquaresRule(CodeRule):
         positive("output_rate", self.output_rate)
 
     def accept(self, model: PyTree) -> PyTree:
-        """Return `model` if its hidden layers are dense.
+        """Return `model` if the codes of its hidden layers are linear in the weights.
 
         Raises:
             TypeError: they are not; the message says what to pass instead.
         """
         model = super().accept(model)
         *hidden, _ = links(model)
-        if not all(isinstance(link.stages[-1], Dense) for link in hidden):
+        if not all(isinstance(link.stages[-1], Dense | Conv | Elman) for link in hidden):
             raise TypeError(
-                f"{type(self).__name__} solves for the weights of hidden layers that are dense and not normalised, "
-                "and this chain has others; pass ap.nets.mlp(784, 100, 10, key=key), or choose AlternatingMinimization"
+                f"{type(self).__name__} solves for the weights of hidden layers that are dense, convolutional or Elman "
+                "layers and not normalised, and this chain has others; pass ap.nets.mlp(784, 100, 10, key=key), or "
+                "choose AlternatingMinimization"
             )
         return model
 
@@ -386,29 +434,25 @@ class LeastSquaresRule(CodeRule):
             codes: the moved codes.
             solutions: the new weights of each hidden layer, the bias in the last row.
         """
-        gradient = sites(eqx.filter_grad(self.objective)(model, batch, codes, 1.0))
-        moves = [old - new for old, new in zip(hidden_weights(model), solutions, strict=True)]
         hidden = [
-            (move, None) if site.bias is None else (move[:-1], move[-1])
-            for site, move in zip(gradient, moves, strict=False)
+            update
+            for link, new in zip(read(model), solutions, strict=False)  # the output has none
+            for update in link.split(link.weights - new)
         ]
-        output = jax.tree.map(lambda g: self.output_rate * g, gradient[len(moves) :])
-        return assemble(model, [*hidden, *((site.weight, site.bias) for site in output)])
+        gradient = sites(eqx.filter_grad(self.objective)(model, batch, codes, 1.0))[len(hidden) :]
+        output = [jax.tree.map(lambda g: self.output_rate * g, (site.weight, site.bias)) for site in gradient]
+        return assemble(model, [*hidden, *output])
 
 
 def hidden_weights(model: Chain) -> list[Array]:
-    """The weights of each hidden layer of a dense chain, with the bias, if there is one, as a last row."""
-    hidden = sites(model)[: len(links(model)) - 1]
-    return [s.weight if s.bias is None else jnp.vstack([s.weight, s.bias]) for s in hidden]
+    """The weights of each hidden layer, with the bias, if there is one, as a last row."""
+    *hidden, _ = read(model)
+    return [link.weights for link in hidden]
 
 
-def _moments(link: Link, below: Code, code: Float[Array, "batch out"]) -> Moments:
-    *nonlinearity, dense = link.stages.stages
-    a = Series(tuple(nonlinearity))(below)
-    assert isinstance(dense, Dense)
-    if dense.bias is not None:
-        a = jnp.hstack([a, jnp.ones_like(a[:, :1])])
-    return Moments(a.T @ a / len(a), a.T @ code / len(a))
+def _moments(link: Link, below: Code, code: Code) -> Moments:
+    a, c = link.inputs(below, code), code.reshape(-1, code.shape[-1])
+    return Moments(a.T @ a / len(code), a.T @ c / len(code))
 
 
 def read(model: Chain) -> tuple[Link, ...]:

@@ -26,7 +26,8 @@ from ._codes import LeastSquaresRule, encode, hidden_weights, shift
 class OfflineAlternatingMinimization(LeastSquaresRule):
     """Offline alternating minimisation: codes kept for each example, weights solved for over all of them.
 
-    Use it as the batch method that the online ones are measured against, or where the data are few. A step
+    Use it as the batch method that the online ones are measured against, or where the data are few. Hidden layers may
+    be dense, convolutional or an Elman layer, with hard units too; each example keeps all of its codes. A step
     is an iteration of the method, so a batch is to hold the whole training set; on a part of it the rule
     runs, and fits the weights to that part alone.
 
@@ -96,7 +97,10 @@ class OfflineAlternatingMinimization(LeastSquaresRule):
         mu, rows = learner.memory
         encoded, output = encode(model, batch.x)
         kept, visited = take_rows(rows, index)
-        codes = [jnp.where(visited[:, None], code, fresh) for code, fresh in zip(kept, encoded, strict=True)]
+        codes = [
+            jnp.where(visited.reshape(-1, *[1] * (fresh.ndim - 1)), code, fresh)
+            for code, fresh in zip(kept, encoded, strict=True)
+        ]
         moved = self.update_codes(model, batch, codes, mu)
         solutions = [
             moments.near(weight, self.ridge).solve()
