@@ -92,6 +92,16 @@ def test_spins_without_couplings_forget_in_a_sweep_and_strong_couplings_do_not(k
     assert time(3.0) > 10
 
 
+def test_mixing_is_measured_and_drawn_at_every_scale(tmp_path):
+    measured, details = _boltzmann_mixing.run(Options(tmp_path, epochs=1, seeds=2))
+    assert {claim.what for claim in _boltzmann_mixing.REPRODUCTION.claims} == set(measured)
+    assert {name: np.shape(rows) for name, rows in details["autocorrelation_time"].items()} == {
+        "restricted": (2, 6),
+        "general": (2, 6),
+    }
+    assert (tmp_path / "times.png").stat().st_size > 10_000
+
+
 def test_uneven_networks_differ_from_even_ones_in_nothing_but_their_units(x64):
     even, uneven = _ep_devices.hopfield(1), _ep_devices.uneven(1)
     leaves = (jax.tree.leaves(eqx.filter(net, eqx.is_array)) for net in (even, uneven))

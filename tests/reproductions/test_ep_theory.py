@@ -11,6 +11,17 @@ from anyprop.reproductions import Options, _ep_noise, _ep_theorem, _gdu
 from anyprop.reproductions._reproduction import outcome
 
 
+def test_the_curves_of_the_largest_gradients_are_drawn(tmp_path):
+    gradients = jnp.arange(24.0).reshape(2, 3, 4)
+    found = _gdu.largest(gradients + 0.1, gradients)
+    np.testing.assert_array_equal(found["gradients"], gradients.reshape(2, 12)[:, [11, 10, 9, 8]])
+    np.testing.assert_array_equal(found["updates"], found["gradients"] + jnp.float32(0.1))
+    lines = {kind: values.T.tolist() for kind, values in found.items()}
+    nets = {"shallow": {"stages[0].weight": lines}, "deep": {"stages[0].weight": lines, "stages[1].weight": lines}}
+    _gdu.plot(nets, tmp_path / "steps.png")
+    assert (tmp_path / "steps.png").stat().st_size > 10_000
+
+
 def test_every_row_of_the_noise_table_is_trained_as_its_name_says():
     rules = {name: _ep_noise.experiment(name).rule for name in _ep_noise.PUBLISHED}
     seen = {name: (rule.radius, rule.points, rule.noise) for name, rule in rules.items()}

@@ -11,11 +11,13 @@ The deck states the effect and no number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from .. import nets
@@ -73,8 +75,29 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
         f"{name}: time at weight scale {SCALES[0]} over that at {SCALES[-1]}": [row[0] / row[-1] for row in rows]
         for name, rows in times.items()
     }
+    plot(times, options.out / "times.png")
     settings = {"units": 2 * UNITS, "scales": list(SCALES), "chains": CHAINS, "sweeps": sweeps}
     return measured, {"settings": settings, "autocorrelation_time": times}
+
+
+def plot(times: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
+    """Save the autocorrelation times, by machine (seeds, scales), against the scale.
+
+    Lines are geometric means over seeds, and bands reach from the lowest to the highest.
+    """
+    # matplotlib takes long to import, so it waits until there is something to draw.
+    from ..report._plots import _draw, _figure, _legend, _save, _value_axis, looks
+    from ..report._records import Curve
+
+    look = looks(list(times))
+    figure, (ax,) = _figure(8.0, 4.0)
+    for name, rows in times.items():
+        time = np.array(rows)
+        _draw(ax, Curve(np.array(SCALES), np.exp(np.log(time).mean(0)), time.min(0), time.max(0)), look[name])
+    _value_axis(ax, "Autocorrelation time, in sweeps", [float(t) for rows in times.values() for t in np.ravel(rows)])
+    ax.set_xlabel("Scale of the weights")
+    _legend(figure, list(times), look)
+    _save(figure, path)
 
 
 def _times(draw: Callable[[Key[Array, ""]], BoltzmannMachine], sweeps: int, seeds: int) -> list[list[float]]:

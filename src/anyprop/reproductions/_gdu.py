@@ -7,11 +7,13 @@ those that are drawn it does not come to rest in discrete time, but goes on betw
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from .. import data, nets
 from ..contract import Batch
@@ -53,8 +55,11 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
             def compare(seed: int, name: str = name, steps: int = steps) -> Any:
                 model = build(name, seed)
                 full, less = (gradient_descending_updates(model, batch, beta=b, steps=steps) for b in (BETA, BETA / 10))
-                curves = jax.tree.map(lambda a: a.reshape(steps, -1)[:, :1000:250], (full.updates, full.gradients))
-                return full.differences(), less.differences(), full.free.residual.max(), curves
+                pairs = jax.tree.map(largest, full.updates, full.gradients)
+                curves = jax.tree.leaves(pairs, is_leaf=lambda node: isinstance(node, dict))
+                differences = full.differences()
+                named = dict(zip(differences, curves, strict=True))
+                return differences, less.differences(), full.free.residual.max(), named
 
             for seed in range(options.seeds or REPRODUCTION.seeds):
                 full, less, residual, curves = compare(seed)
@@ -68,12 +73,46 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
                     details[name] = {
                         "free_residual": float(residual),
                         "differences": {k: float(v) for k, v in full.items()},
-                        "curves_of_some_weights": [
-                            {"updates": np.asarray(u).T.tolist(), "gradients": np.asarray(g).T.tolist()}
-                            for u, g in zip(*map(jax.tree.leaves, curves), strict=True)
-                        ],
+                        "curves": jax.tree.map(lambda a: a.T.tolist(), curves),
                     }
+    plot({name: found["curves"] for name, found in details.items()}, options.out / "steps.png")
     return measured, details
+
+
+def largest(updates: Float[Array, "steps ..."], gradients: Float[Array, "steps ..."]) -> dict[str, Array]:
+    """Return the curves of the four parameters of an array whose gradients, over all steps, are the largest."""
+    updates, gradients = (a.reshape(len(a), -1) for a in (updates, gradients))
+    chosen = jnp.argsort(-jnp.linalg.norm(gradients, axis=0))[:4]
+    return {"updates": updates[:, chosen], "gradients": gradients[:, chosen]}
+
+
+def plot(curves: Mapping[str, Mapping[str, Mapping[str, Sequence[Sequence[float]]]]], path: Path) -> None:
+    """Save the curves of one weight of each layer, over the largest of its gradients.
+
+    Args:
+        curves: by net and array of parameters, the `updates` and `gradients` of some of them, at each step.
+        path: the file.
+    """
+    # matplotlib takes long to import, so it waits until there is something to draw.
+    from ..report._plots import _draw, _figure, _legend, _save, looks
+    from ..report._records import Curve
+
+    weights = {net: [pair for path, pair in of.items() if path.endswith("weight")] for net, of in curves.items()}
+    layers = [f"layer {l + 1}" for l in range(max(map(len, weights.values())))]
+    look = looks(["backprop", *layers])
+    # Dots on top of the other curves, which would hide a line below.
+    look["backprop through time"] = look.pop("backprop")._replace(marker="", dash=":")
+    figure, axes = _figure(9.0, 3.4, columns=len(weights))
+    for ax, (net, pairs) in zip(axes, weights.items(), strict=True):
+        for layer, pair in zip(layers, pairs, strict=False):  # the nets differ in depth
+            update, gradient = (np.array(pair[kind][0]) for kind in ("updates", "gradients"))
+            size = np.abs(gradient).max()
+            for name, values in ((layer, update / size), ("backprop through time", gradient / size)):
+                _draw(ax, Curve(np.arange(len(values)), values, values, values), look[name])
+        ax.set_xlabel(f"Step of {net}")
+    axes[0].set_ylabel("Change of a weight")
+    _legend(figure, [*layers, "backprop through time"], look)
+    _save(figure, path)
 
 
 REPRODUCTION = Reproduction(
