@@ -2,7 +2,8 @@
 
 The networks here are tiny, so nearly all the time goes into compiling them: LLVM is told to spend little, and where
 XLA still has its older emitters of code for fused operations, which take less than half of the time, it uses them. What
-is fused, and what else XLA does to a program, is as in production.
+is fused, and what else XLA does to a program, is as in production. Most of the rest is tracing, whose small objects
+would set off the collector of garbage all the time.
 """
 
 import gc
@@ -27,6 +28,8 @@ import pytest
 
 TESTS_BETWEEN_CLEARANCES = 100
 """Few enough: the suite once came to its end after some 750 tests in one process."""
+
+gc.set_threshold(200_000, 50, 50)
 
 tests_run = itertools.count(1)
 
