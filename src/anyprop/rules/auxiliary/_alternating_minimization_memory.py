@@ -40,8 +40,8 @@ class AlternatingMinimizationMemory(LeastSquaresRule):
     Use it where steps are few and a learning rate is unwelcome: hidden layers have none. They may be dense,
     convolutional (an input is a pixel of what the kernel sees) or an Elman layer (inputs and units of the step
     before), with hard units too. The price is a matrix of inputs x inputs for each layer, and a solve a step. Codes of
-    long ago were made by other weights than today's; `forgetting` lets them go. Many units read a code of a convolution:
-    LeNet-5 comes apart at the default `code_rate`, and learns at 0.003.
+    long ago were made by other weights than today's; `forgetting` lets them go. Many units read a code of a
+    convolution: LeNet-5 comes apart at the default `code_rate`, and learns at 0.003.
 
     The update is `old - new`: `optax.sgd(1.0)` applies it exactly.
 
