@@ -27,8 +27,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax
 import pytest
 
-MOST_MAPS = 30_000
-"""Linux gives a process 65,530 memory maps, and the compiler aborts beyond."""
+MOST_MAPS = 20_000
+"""Linux gives a process 65,530 memory maps, and the compiler aborts beyond; with 30,000, a process takes 5 GB."""
 
 gc.set_threshold(200_000, 50, 50)
 
