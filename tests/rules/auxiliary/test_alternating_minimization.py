@@ -224,17 +224,17 @@ def test_hard_units_have_slope_one_for_codes_only(x64):
     np.testing.assert_allclose(top - codes[-1], step, rtol=1e-9, atol=1e-14)
 
 
-def signs_behind_a_block(key):
-    """A block in which a layer and the block itself end in units that pass no slope on."""
-    one, two, three = jax.random.split(key, 3)
-    body = [Dense(5, 5, activation="tanh", key=two), Activate("step")]
-    return Chain([Dense(6, 5, key=one), Residual(body, activation="sign"), Dense(5, 3, key=three)])
+def hard_block(key):
+    """A block in which a layer, a stage and the block itself end in units that pass no slope on."""
+    one, two, three, four = jax.random.split(key, 4)
+    body = [Dense(5, 6, activation="sign", key=two), Dense(6, 5, activation="tanh", key=three), Activate("step")]
+    return Chain([Dense(6, 5, key=one), Residual(body, activation="sign"), Dense(5, 3, key=four)])
 
 
 @pytest.mark.parametrize(
     "build",
-    [lambda key: lenet5(key=key), lambda key: elman(3, 5, 3, steps=4, key=key), binary, signs_behind_a_block],
-    ids=["lenet5", "elman", "binary", "signs-behind-a-block"],
+    [lambda key: lenet5(key=key), lambda key: elman(3, 5, 3, steps=4, key=key), binary, hard_block],
+    ids=["lenet5", "elman", "binary", "hard-block"],
 )
 def test_a_few_steps_of_adam_learn_and_move_every_parameter(build, key):
     model = build(key)

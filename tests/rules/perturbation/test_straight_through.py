@@ -70,7 +70,11 @@ def test_a_sign_that_is_a_stage_of_its_own_is_passed_like_that_of_a_layer(estima
 
 
 def test_a_sign_behind_a_residual_block_is_passed_too(key):
-    body = [nets.Dense(5, 5, activation="tanh", key=key), nets.Activate("step")]
+    body = [
+        nets.Dense(5, 6, activation="sign", key=key),
+        nets.Dense(6, 5, activation="tanh", key=key),
+        nets.Activate("step"),
+    ]
     block = nets.Residual(body, activation="sign")
     model = nets.Chain([nets.Dense(4, 5, key=key), block, nets.Dense(5, 3, key=key)])
     batch = Batch(jax.random.normal(key, (7, 4)), jnp.arange(7) % 3)

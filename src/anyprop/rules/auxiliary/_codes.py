@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, PyTree
 from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Rule
 from ...nets import Activate, Chain, Conv, Dense, Elman, Series, affines, assemble, for_loops, links, sites
-from .._straight import straight, straight_stages
+from .._straight import straight, straighten
 
 MOMENTUM = 0.9
 """Nesterov's momentum in the descent of a code."""
@@ -307,7 +307,7 @@ class CodeRule(Rule):
             mu: weight of the distance between a code and what the link below makes of it.
         """
         descent = self.descent(mu)
-        *hidden, output = map(straight_stages, read(for_loops(model)))
+        *hidden, output = map(straighten, read(for_loops(model)))
 
         def above(code: Array, /) -> Array:
             return self.loss(output.encode(code), batch.y) / mu
@@ -327,7 +327,7 @@ class CodeRule(Rule):
         With codes held constant, its gradient with respect to the model is each layer's own.
         """
         descent = self.descent(mu)
-        *hidden, output = map(straight_stages, read(model))
+        *hidden, output = map(straighten, read(model))
         *below, last = beneath(hidden, batch.x, codes)
         total = jnp.sum(self.loss(output.encode(last), batch.y))
         for link, h, code in zip(hidden, below, codes, strict=True):

@@ -21,8 +21,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import choose
 from ...contract import Batch, Card, Credit, Learner, Needs, Rule
-from ...nets import HARD, Chain, Site, Wiring, has_hard_units, sites, wire
-from .._straight import pretend, straight_stages
+from ...nets import Chain, has_hard_units, sites, wire
+from .._straight import StraightUnit, straighten
 from ._stochastic import draw, example_of, hidden_traces
 
 SLOPES: dict[str, Callable[[Array], Array]] = {
@@ -31,24 +31,6 @@ SLOPES: dict[str, Callable[[Array], Array]] = {
     "window": lambda a: (jnp.abs(a) <= 1).astype(a.dtype),
 }
 """dh/da that the backward pass pretends, by the estimator's name."""
-
-
-class StraightUnit(Wiring):
-    """A hard unit with a pretended slope.
-
-    Args:
-        estimator: name of the slope.
-        noise: uniform random numbers, one a unit, to sample h = 1[u < f(a)]; None for h = f(a).
-    """
-
-    estimator: str = eqx.field(static=True)
-    noise: Float[Array, "batch ..."] | None = None
-
-    def __call__(self, site: Site, h: Float[Array, "batch ..."]) -> tuple[Array, Array]:
-        """Return a and the hard h, whose derivative with respect to a is the slope."""
-        a = site.drive(h)
-        hard = site.activation(a) if self.noise is None else (self.noise < site.activation(a)).astype(a.dtype)
-        return a, pretend(hard, a, SLOPES[self.estimator])
 
 
 class StraightThrough(Rule):
@@ -132,15 +114,12 @@ class StraightThrough(Rule):
 
     def straighten(self, model: Chain, x: Float[Array, "batch ..."], key: Key[Array, ""]) -> Chain:
         """Return `model` with a straight-through unit at every hard or sampled place; `x` sizes the noise."""
-        hidden = len(sites(model)) - 1
-        noise = draw(model, x, "bernoulli", key) if self.stochastic else [None] * hidden
-
-        def unit(site: Site, noise: Array | None) -> StraightUnit | None:
-            if site.activation in HARD:
-                return StraightUnit(self.estimator)
-            if site.activation is jax.nn.sigmoid and noise is not None:
-                return StraightUnit(self.estimator, noise)
-            return None
-
-        wired = wire(model, [unit(site, n) for site, n in zip(sites(model), [*noise, None], strict=True)])
-        return straight_stages(wired, SLOPES[self.estimator])
+        slope = SLOPES[self.estimator]
+        if self.stochastic:
+            *hidden, _ = sites(model)
+            sampled = [
+                StraightUnit(slope, noise) if site.activation is jax.nn.sigmoid else None
+                for site, noise in zip(hidden, draw(model, x, "bernoulli", key), strict=True)
+            ]
+            model = wire(model, [*sampled, None])
+        return straighten(model, slope)
