@@ -5,8 +5,9 @@
     a = sigma_{l-1}(c_{l-1}),   A <- (1 - f) A + mean of a a^T,   B <- (1 - f) B + mean of c_l a^T
     W <- argmin_W  tr(W^T W A) - 2 tr(W^T B) + ridge ||W - W_old||^2
 
-and a gradient step for the output. The problem is that of all codes so far, sum_i ||c_i - W a_i||^2, from
-two matrices whose size does not grow; f = 0 forgets nothing. Block coordinate descent goes over the inputs:
+and a gradient step for the output. A convolution has an a for each place of its kernel, an Elman layer one for each
+time step; the mean over examples is of their sums. The problem is that of all codes so far, sum_i ||c_i - W a_i||^2,
+from two matrices whose size does not grow; f = 0 forgets nothing. Block coordinate descent goes over the inputs:
 
     W[:, j] += (B[:, j] - W A[:, j]) / A[j, j]        for j = 1, 2, ..., each with the columns before it
 
