@@ -214,6 +214,10 @@ def _matters(case: Case, field: dataclasses.Field, context: dict[str, Any], dept
     return False
 
 
+KEPT = 8
+"""Variants of a rule whose programs stay in memory: those that the next argument is likely to be tried against."""
+
+
 class _Program(NamedTuple):
     """What `credit` does to a fresh learner.
 
@@ -232,7 +236,7 @@ class _Program(NamedTuple):
     static: Credit
 
 
-@functools.cache
+@functools.lru_cache(maxsize=KEPT)
 def _program(case: Case, rule: Rule, depth: int) -> _Program:
     learner, batch = case.learner(rule=rule, depth=depth), case.examples()
     arrays, rest = eqx.partition(learner, eqx.is_array)
@@ -250,7 +254,7 @@ def _program(case: Case, rule: Rule, depth: int) -> _Program:
     return _Program(str(traced.jaxpr), values, learner, traced, static[0])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=KEPT)
 def _two_steps(case: Case, rule: Rule, depth: int) -> list[np.ndarray]:
     """All numbers of a fresh learner and of its first two steps; the second one sees what memory is for."""
     program = _program(case, rule, depth)
