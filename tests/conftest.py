@@ -9,7 +9,6 @@ would set off the collector of garbage all the time.
 import gc
 import itertools
 import os
-from pathlib import Path
 
 from jaxlib import version
 
@@ -27,8 +26,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax
 import pytest
 
-MOST_MAPS = 20_000
-"""Linux gives a process 65,530 memory maps, and the compiler aborts beyond; with 30,000, a process takes 5 GB."""
+TESTS_BETWEEN_CLEARANCES = 200
+"""Few enough: the suite once came to its end after some 750 tests in one process."""
 
 gc.set_threshold(200_000, 50, 50)
 
@@ -37,10 +36,9 @@ tests_run = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def room_for_programs():
-    """Drop compiled programs, each of which takes several memory maps, before there are too many."""
+    """Drop compiled programs now and then: Linux gives a process 65,530 memory maps, and the compiler aborts beyond."""
     yield
-    maps = Path("/proc/self/maps")
-    if next(tests_run) % 20 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+    if next(tests_run) % TESTS_BETWEEN_CLEARANCES == 0:
         jax.clear_caches()
         gc.collect()
 
