@@ -110,25 +110,48 @@ def test_variance_of_a_batch_is_that_of_an_example_over_its_size(key):
 
 
 @pytest.mark.usefixtures("x64")
-def test_gaussian_units_estimate_the_gradient_of_a_quadratic(key):
-    # With linear units and a squared error, E[C] = C(mean) + sigma^2 ||W_2||^2 / 2: known in closed form.
-    sigma, draws, size = 0.5, 200, 256
-    rule = Reinforce("mean", units="gaussian", sigma=sigma, loss="squared-error")
+@pytest.mark.parametrize("baseline", ["mean", "input", "optimal"])
+def test_gaussian_units_estimate_the_gradient_of_a_quadratic(baseline, key):
+    # With linear units and a squared error, E[C] = C(mean) + sum_j sigma_j^2 ||w_j||^2 / 2: known in closed form.
+    draws, size = 200, 256
+    rule = Reinforce(baseline, units="gaussian", sigma=0.5, learn_sigma=True, loss="squared-error")
     model = nets.mlp(2, 3, 2, activation="identity", key=key)
     batch = Batch(jnp.tile(jnp.array([[1.0, -0.5]]), (size, 1)), jnp.tile(jnp.array([[0.3, 0.8]]), (size, 1)))
 
-    def closed_form(model):
-        noise = 0.5 * sigma**2 * jnp.sum(model.stages[1].weight ** 2)
+    def closed_form(of):
+        model, log_sigma = of
+        noise = 0.5 * jnp.exp(2 * log_sigma) @ jnp.sum(model.stages[1].weight ** 2, axis=1)
         return jnp.mean(SquaredError()(model(batch.x), batch.y)) + noise
 
     learner = rule.init(model, key=key)
-    learner = Learner(model, memory=credit(rule, learner, batch, key).memory)
-    draw = jax.jit(jax.vmap(lambda k: ravel_pytree(rule.credit(learner, batch, key=k).grads[0])[0]))
-    estimates = draw(jax.random.split(key, draws))
-    exact = ravel_pytree(eqx.filter_grad(closed_form)(model))[0]
+    np.testing.assert_allclose(jnp.exp(learner.feedback.log_sigma[0]), [0.5] * 3, rtol=1e-12)
+    uneven = jnp.log(jnp.array([0.3, 0.5, 0.8]))
+    learner = eqx.tree_at(lambda one: one.feedback.log_sigma[0], learner, uneven)
+    learner = Learner(model, learner.feedback, credit(rule, learner, batch, key).memory)
+
+    def teach(key):
+        update, extras = rule.credit(learner, batch, key=key).grads
+        return ravel_pytree((update, extras.log_sigma[0]))[0]
+
+    estimates = jax.jit(jax.vmap(teach))(jax.random.split(key, draws))
+    exact = ravel_pytree(eqx.filter_grad(closed_form)((model, uneven)))[0]
     standard_errors = estimates.std(axis=0) / draws**0.5
     assert jnp.all(jnp.abs(estimates.mean(axis=0) - exact) < 4 * standard_errors)
     assert jnp.max(standard_errors) < 0.1 * jnp.linalg.norm(exact)
+
+
+def test_units_learn_to_be_less_noisy_where_noise_only_costs(key):
+    # Alone with its targets a linear net has nothing to explore: the best sigma is zero.
+    rule = Reinforce(units="gaussian", learn_sigma=True, loss="squared-error")
+    learner = rule.init(nets.mlp(2, 3, 2, activation="identity", key=key), key=key)
+    batch = Batch(jax.random.normal(key, (64, 2)), jax.random.normal(key, (64, 2)))
+
+    def step(learner, key):
+        learnt = rule.credit(learner, batch, key=key)
+        return learner.apply(jax.tree.map(lambda g: -0.05 * g, learnt.grads), learnt.memory), None
+
+    after = jax.jit(lambda one: jax.lax.scan(step, one, jax.random.split(key, 300))[0])(learner)
+    assert jnp.all(after.feedback.log_sigma[0] < learner.feedback.log_sigma[0])
 
 
 def test_gaussian_score_is_the_derivative_of_the_log_density(key):
@@ -152,7 +175,7 @@ def test_the_running_mean_forgets_by_its_decay(key):
     learner, costs = rule.init(ten_units(key), key=key), []
     for k in jax.random.split(key, 3):
         learnt = credit(rule, learner, example(k), k)
-        learner = Learner(learner.model, memory=learnt.memory)
+        learner = Learner(learner.model, learner.feedback, learnt.memory)
         costs.append(float(learnt.loss))
     expected = np.average(costs, weights=[0.75**2, 0.75, 1])
     assert learner.memory[0].value == pytest.approx(expected, rel=1e-5)
@@ -193,6 +216,7 @@ def test_convolutional_chains_are_taught(key):
         ({"units": "poisson"}, "units='poisson' is unknown"),
         ({"decay": 1.0}, "decay must be at least 0 and below 1"),
         ({"sigma": 0.0}, "sigma must be a finite number above zero"),
+        ({"learn_sigma": True}, "learn_sigma: bernoulli units have no sigma; pass units='gaussian'"),
     ],
 )
 def test_bad_hyperparameters_are_refused(arguments, message, monkeypatch):

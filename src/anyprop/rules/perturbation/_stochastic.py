@@ -64,10 +64,10 @@ class Gaussian(Sampler):
     """Gaussian units, h = f(a) + sigma xi; the noise xi is standard normal.
 
     Args:
-        sigma: standard deviation of h given a.
+        sigma: standard deviation of h given a, one for all units or one for each.
     """
 
-    sigma: float | Float[Array, ""]
+    sigma: float | Float[Array, "..."]
 
     def emit(self, mean: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
         """Return mu + sigma xi."""
@@ -239,6 +239,10 @@ class StochasticRule(Rule):
             noise: one array for each hidden site, of the shape of its output, see `draw`.
         """
 
-    def samplers(self, noise: Sequence[Float[Array, "batch ..."]]) -> list[Sampler]:
-        """One sampler of this rule's units for each array of noise."""
-        return [Bernoulli(n) if self.units == "bernoulli" else Gaussian(n, self.sigma) for n in noise]
+    def samplers(
+        self, noise: Sequence[Float[Array, "batch ..."]], sigmas: Sequence[Float[Array, "..."]] | None = None
+    ) -> list[Sampler]:
+        """One sampler of this rule's units for each array of noise; `sigmas` are those of Gaussian layers."""
+        if self.units == "bernoulli":
+            return [Bernoulli(xi) for xi in noise]
+        return [Gaussian(xi, sigma) for xi, sigma in zip(noise, sigmas or [self.sigma] * len(noise), strict=True)]
