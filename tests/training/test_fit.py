@@ -90,8 +90,7 @@ def test_it_learns_and_records_every_epoch():
 def test_a_seed_among_several_ends_where_it_ends_alone():
     together = quick(ap.FeedbackAlignment(), build, blobs(), epochs=2, seeds=[3, 8])
     alone = quick(ap.FeedbackAlignment(), build, blobs(), epochs=2, seeds=[8])
-    for a, b in zip(jax.tree.leaves(together.learners[1]), jax.tree.leaves(alone.learners[0]), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert_same(together.learners[1], alone.learners[0])
 
 
 def test_one_network_is_trained_as_it_is_and_redrawn_for_several_seeds(key):
@@ -311,8 +310,7 @@ def test_a_seed_that_stops_early_among_several_ends_as_it_ends_alone(tmp_path):
         assert ended["best_epoch"] == lengths[-1] - 1
         for run in (together, resumed):
             assert run.results["runs"][seed]["best_epoch"] == ended["best_epoch"]
-            for a, b in zip(jax.tree.leaves(run.learners[seed]), jax.tree.leaves(alone.learners[0]), strict=True):
-                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+            assert_same(run.learners[seed], alone.learners[0])
     assert_same(together.learners, resumed.learners)
     losses = np.array([[epoch["validation_loss"] for epoch in run["epochs"]] for run in together.results["runs"]])
     later = [losses[i, length:].min(initial=np.inf) < losses[i, :length].min() for i, length in enumerate(lengths)]

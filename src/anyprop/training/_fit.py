@@ -124,7 +124,8 @@ def fit(
         epochs: passes over the training split. The last, incomplete batch of a pass is left out.
         batch_size: examples of one step.
         seeds: how many seeds (0, 1, ...), or which. A seed decides the initial weights, the order of the
-            examples and whatever is random in the rule.
+            examples and whatever is random in the rule; on a CPU its run is the same to the last bit
+            whichever others run beside it.
         patience: stop early when the validation loss has not fallen for that many epochs, and return
             each seed's best learner, which no epoch after the end of its own patience replaces; needs a
             validation split. Default: train for all epochs.

@@ -1,10 +1,12 @@
 """The compiled pieces of a run: one epoch of training, one evaluation of a split, one probe of the rule.
 
 Where it can, an epoch is one program: the data stay on the device as they were stored, the order is
-drawn there, and the steps are a `lax.scan`, for all seeds at once under `vmap`. XLA's convolutions on a
-CPU are the exception: inside a scan it takes a slow path for them (measured: LeNet-5 runs 3 to 4 times
-slower), and `vmap` would turn them into grouped ones. There a step is one program, called in a loop.
-Small convolutions are matrix products instead (see `Conv`), and need no exception.
+drawn there, and the steps are a `lax.scan`, for all seeds: at once under `vmap`, or on a CPU in turn, as a
+product of matrices fills it and the weights of many seeds do not fit its cache (measured: ten seeds of
+784-500-10 take 12.4 times as long as one under `vmap`, 10.6 times in turn). A seed's numbers are then the
+same to the last bit whatever runs beside it. XLA's convolutions on a CPU are the exception: inside a scan
+it takes a slow path for them (measured: LeNet-5 runs 3 to 4 times slower). There a step is one program,
+called in a loop. Small convolutions are matrix products instead (see `Conv`), and need no exception.
 """
 
 from collections.abc import Callable, Mapping
@@ -86,16 +88,17 @@ class Program:
             self.compiled[name] = jax.jit(function, donate_argnums=donate).lower(*args).compile()
         return self.compiled[name](*args)
 
-    def _each(self, function: Callable[..., PyTree], in_axes: tuple[int | None, ...]) -> Callable[..., PyTree]:
-        """`function` of every seed at once; a single one goes without `vmap`, whose matrix products are slower."""
-        if self.seeds > 1:
-            return jax.vmap(function, in_axes)
+    def _each(self, function: Callable[..., PyTree], own: int) -> Callable[..., PyTree]:
+        """`function` of every seed; its first `own` arguments have an axis of seeds, the others are shared."""
+        in_turn = self.seeds == 1 or jax.default_backend() == "cpu"
 
-        def alone(*args: PyTree) -> PyTree:
-            result = function(*(arg if axis is None else pick(arg, 0) for arg, axis in zip(args, in_axes, strict=True)))
-            return jax.tree.map(lambda leaf: leaf[None], result)
+        def every(*args: PyTree) -> PyTree:
+            def one(mine: tuple[PyTree, ...]) -> PyTree:
+                return function(*mine, *args[own:])
 
-        return alone
+            return jax.lax.map(one, args[:own]) if in_turn else jax.vmap(one)(args[:own])
+
+        return every
 
     # One epoch ---------------------------------------------------------------------------------------
 
@@ -125,7 +128,7 @@ class Program:
     def compile(self, state: State, keys: Key[Array, " seeds"]) -> None:
         """Compile the epoch before it is timed."""
         if self.whole:
-            epoch = self._each(self._epoch, (0, 0, None, None))
+            epoch = self._each(self._epoch, 2)
             lowered = jax.jit(epoch, donate_argnums=0).lower(state, keys, *self.train)
             self.compiled["epoch"] = lowered.compile()
         else:
@@ -182,7 +185,7 @@ class Program:
     def evaluate(self, state: State, name: str, split: tuple[Array, Array]) -> tuple[Array, Array]:
         """Mean cost and fraction of errors of every seed on a split."""
         if self.whole:
-            evaluate = self._each(self._evaluate, (0, None, None))
+            evaluate = self._each(self._evaluate, 1)
             return self._run(name, evaluate, state.learner, *split)
         x, y = split
         results = []
@@ -206,7 +209,7 @@ class Program:
         if not self.alignment:
             return [{} for _ in range(self.seeds)]
         if self.whole:
-            probe = self._each(self._probe, (0, 0, None, None))
+            probe = self._each(self._probe, 2)
             angles = self._run("probe", probe, state.learner, keys, *self.train)
         else:
             angles = stack(
