@@ -1,6 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -174,12 +175,15 @@ def test_a_net_without_hidden_layers_has_nothing_to_measure(key):
     assert target_angles(RULE, learner, batch).backprop == {}
 
 
-def test_rules_without_layer_targets_are_refused(key):
+def test_rules_without_layer_targets_are_refused(key, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
     model, rule = mlp(4, 5, 3, key=key), ap.Backprop()
     learner, batch = rule.init(model, key=key), batch_for(key, model)
     for measure in (lambda *a: inverse_condition(*a, key=key), improved_targets, target_angles):
         with pytest.raises(TypeError, match="pass TargetPropagation"):
             measure(rule, learner, batch)
+        with pytest.raises(TypeError, match=r"learner has not the 0 inverses .* pass rule\.init"):
+            measure(RULE, learner, batch)
 
 
 def test_arguments_are_checked(key):

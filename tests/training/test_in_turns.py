@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -18,6 +19,13 @@ def test_feedback_and_network_move_in_turns():
     updates, _ = optimizer.update(params, state, params)
     # Its momentum after the third step of its own: what it waited for counts for nothing.
     np.testing.assert_allclose(updates[0]["w"], -0.1 * (1 + 0.9 + 0.9**2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["model", "feedback"])
+def test_what_is_no_optimizer_is_refused(name, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    with pytest.raises(TypeError, match=f"{name} must be one of Optax"):
+        in_turns(**{"model": optax.sgd(0.1), "feedback": optax.sgd(0.1), name: "adam"}, steps=2)
 
 
 def test_a_turn_without_steps_is_refused():

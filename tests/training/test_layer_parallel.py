@@ -110,6 +110,15 @@ def test_other_rules_are_refused(key, monkeypatch):
     net = nets.mlp(6, 5, 3, key=key)
     with pytest.raises(TypeError, match=r"rule must be an AlternatingMinimization.*not Backprop.*ap\.fit"):
         LayerParallel(Backprop(), Backprop().init(net, key=key), optax.sgd(0.1))
+    by_part = optax.partition({"m": optax.sgd(0.1), "f": optax.sgd(0.1)}, ("m", "f"))
+    for learner, optimizer, message in (
+        (net, optax.sgd(0.1), r"learner must be what rule\.init.* not a Chain"),
+        (Backprop().init(net, key=key), optax.sgd(0.1), "learner must be .* not another rule's"),
+        (RULE.init(net, key=key), "adam", "optimizer must be one of Optax.*not 'adam'"),
+        (RULE.init(net, key=key), by_part, "optimizer must take the arrays of one layer"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            LayerParallel(RULE, learner, optimizer)
 
 
 def test_a_batch_that_does_not_fit_is_refused_before_it_is_compiled(key, monkeypatch):

@@ -207,7 +207,13 @@ def _propose(rule: Rule, learner: Learner, batch: Batch) -> _Targets:
             f"{type(rule).__name__} sends no targets down through inverses; pass TargetPropagation, "
             "DifferenceTargetPropagation or another rule whose inverses lead from layer to layer"
         )
-    inverses = rule.inverses_of(learner)
+    first = eqx.filter_eval_shape(lambda model: rule.init(model, key=jax.random.key(0)), learner.model)
+    inverses, expected = rule.inverses_of(learner), len(rule.inverses_of(first))
+    if not isinstance(inverses, Sequence) or len(inverses) != expected:
+        raise TypeError(
+            f"learner has not the {expected} inverses of {type(rule).__name__}: pass rule.init(model, key=key), or "
+            "what was trained from it"
+        )
     h, _, _, targets = rule.propose(learner, batch)
     names = _layer_names(learner.model)[:-1]
     return _Targets(names, layers(learner.model), inverses, h[:-1], targets)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import optax
 
 from .._checks import count
+from ._refusals import check_optimizer
 
 
 def in_turns(
@@ -29,11 +30,14 @@ def in_turns(
         An optimizer of `learner.params`.
 
     Raises:
+        TypeError: `model` or `feedback` is no optimizer.
         ValueError: `steps` is not positive.
 
     References:
         Lee, Zhang, Fischer & Bengio. Difference target propagation. ECML-PKDD, 2015.
     """
+    check_optimizer("model", model)
+    check_optimizer("feedback", feedback)
     count("steps", steps)
 
     def turn(inner: optax.GradientTransformation, number: int) -> optax.GradientTransformation:

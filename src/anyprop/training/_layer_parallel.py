@@ -16,12 +16,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from ..contract import Batch, Credit, Learner
 from ..losses import Loss
 from ..nets import Chain, links
-from ._refusals import answer_shape, check_targets
+from ._refusals import answer_shape, check_optimizer, check_targets
 
 
 @runtime_checkable
@@ -29,6 +29,10 @@ class CodeRule(Protocol):
     """A rule whose layers learn apart from each other once codes are known, as `AlternatingMinimization`'s do."""
 
     loss: Loss
+
+    def init(self, model: PyTree, *, key: Key[Array, ""]) -> Learner:
+        """Return the learner to start from, as every rule does."""
+        ...
 
     def move_codes(self, learner: Learner, batch: Batch) -> tuple[list[Array], Credit]:
         """Return the codes, and the credit without the layers' updates."""
@@ -78,7 +82,8 @@ class LayerParallel:
         start: the state before the first step.
 
     Raises:
-        TypeError: the rule's layers do not learn apart from each other.
+        TypeError: the rule's layers do not learn apart from each other, `learner` is not one of this rule's, or
+            `optimizer` does not take the arrays of one layer.
         ValueError: `devices` is empty.
 
     References:
@@ -98,6 +103,15 @@ class LayerParallel:
                 f"rule must be an AlternatingMinimization, whose layers learn apart from each other, not "
                 f"{type(rule).__name__}; train any other rule with ap.fit"
             )
+        if not isinstance(learner, Learner):
+            raise TypeError(f"learner must be what rule.init(net, key=key) returns, not a {type(learner).__name__}")
+        first = eqx.filter_eval_shape(lambda model: rule.init(model, key=jax.random.key(0)), learner.model)
+        if jax.tree.structure(learner.memory) != jax.tree.structure(first.memory):
+            raise TypeError(
+                f"learner must be what the init of this {type(rule).__name__} returns, not another rule's: pass "
+                "rule.init(net, key=key)"
+            )
+        check_optimizer("optimizer", optimizer)
         devices = jax.devices() if devices is None else devices
         if not devices:
             raise ValueError("devices is empty: pass at least one, such as jax.devices()")
@@ -109,9 +123,16 @@ class LayerParallel:
         self._shapes = eqx.filter_eval_shape(lambda model: model, learner.model)
         self._checked: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
         self.devices = [devices[l % len(devices)] for l in range(len(parts))]
+        try:
+            opt_states = [optimizer.init(own) for own in weights]
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                "optimizer must take the arrays of one layer by themselves, as optax.adam(0.008) does: one that is "
+                "divided by the parts of a learner does not fit"
+            ) from error
         self.start = LayerParallelState(
             tuple(map(jax.device_put, weights, self.devices)),
-            tuple(map(jax.device_put, map(optimizer.init, weights), self.devices)),
+            tuple(map(jax.device_put, opt_states, self.devices)),
             jax.device_put(learner.memory, self.devices[0]),
         )
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -62,8 +63,8 @@ def check(
     check_rule(rule)
     if not isinstance(data, Data):
         raise TypeError(f"data must be loaded first, such as ap.data.load('mnist'), not a {type(data).__name__}")
-    if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise TypeError(f"optimizer must be one of Optax, such as optax.adam(1e-3), not {optimizer!r}")
+    if optimizer is not None:
+        check_optimizer("optimizer", optimizer)
     if not (isinstance(callbacks, Sequence) and all(map(callable, callbacks))):
         raise TypeError(f"callbacks must be a sequence of functions, such as [print], not {callbacks!r}")
     _checks.count("epochs", epochs)
@@ -92,6 +93,16 @@ def check(
     with contextlib.suppress(jax.errors.JAXTypeError):
         eqx.filter_eval_shape(lambda key: rule.init(model, data=describe(data), key=key), jax.random.key(0))
     return data
+
+
+def check_optimizer(name: str, value: Any) -> None:
+    """Refuse what is no optimizer.
+
+    Raises:
+        TypeError: it is of another kind; the message names the argument.
+    """
+    if not (hasattr(value, "init") and hasattr(value, "update")):
+        raise TypeError(f"{name} must be one of Optax, such as optax.adam(1e-3), not {value!r}")
 
 
 def answer_shape(model: PyTree, x: Array | jax.ShapeDtypeStruct) -> tuple[int, ...]:

@@ -100,6 +100,21 @@ def test_the_objective_falls_when_codes_move(key):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("build", [mlp, elman])
+def test_the_objective_charges_the_size_of_every_vector_of_units(build, reduction, key):
+    model = build(4, 5, 3, key=key) if build is mlp else elman(4, 5, 3, steps=7, key=key)
+    batch = examples(key, model)
+    codes, _ = encode(model, batch.x)
+    dense, sparse = (
+        AlternatingMinimization(code_sparsity=weight, reduction=reduction).objective(model, batch, codes, 1.0)
+        for weight in (0.0, 2.0)
+    )
+    over = {"mean": jnp.mean, "sum": jnp.sum}[reduction]
+    sizes = [jnp.sum(over(jnp.abs(code), axis=-1)) for code in codes]  # summed over time steps, as residuals are
+    assert sparse - dense == pytest.approx(float(2 * sum(sizes) / len(batch.x)), rel=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_an_elman_net_is_a_chain_with_shared_weights(x64, reduction):
     """With input at the first time step only, it is a chain whose later layers all have the recurrent weight."""
     net = elman(4, 5, 3, steps=3, key=jax.random.key(0))

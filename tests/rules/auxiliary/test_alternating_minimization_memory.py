@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from anyprop.contract import Batch
-from anyprop.nets import Activate, Chain, Conv, Dense, Flatten, Norm, Pool, Residual, elman, mlp, sites
+from anyprop.nets import Activate, Chain, Conv, Dense, Flatten, Norm, Pool, Residual, Series, elman, mlp, sites
 from anyprop.rules.auxiliary import AlternatingMinimizationMemory
 from anyprop.rules.auxiliary._codes import Moments, encode
 from anyprop.rules.exact import Backprop
@@ -252,8 +252,16 @@ def test_an_exact_solution_is_not_shrunk():
         AlternatingMinimizationMemory(solver="solve", weight_sparsity=0.1)
 
 
-@pytest.mark.parametrize("between", [Norm(5, activation="relu"), Residual([Dense(5, 5, key=jax.random.key(1))])])
+@pytest.mark.parametrize(
+    "between",
+    [
+        Norm(5, activation="relu"),
+        Series((Activate("tanh"), Norm(5), Dense(5, 5, key=jax.random.key(1)))),
+        Residual([Dense(5, 5, key=jax.random.key(1))]),
+    ],
+)
 def test_hidden_layers_that_it_cannot_solve_for(key, between):
-    model = Chain([Dense(4, 5, key=key), between, Dense(5, 3, key=key)])
+    stages = between.stages if isinstance(between, Series) else (between,)
+    model = Chain([Dense(4, 5, key=key), *stages, Dense(5, 3, key=key)])
     with pytest.raises(TypeError, match="choose AlternatingMinimization"):
         AlternatingMinimizationMemory().init(model, key=key)

@@ -11,6 +11,7 @@ from anyprop.losses import BinaryCrossEntropy, CrossEntropy, SquaredError
 from anyprop.nets import Activate, Chain, Conv, Dense, Flatten, Pool, Series, layers, mlp
 from anyprop.rules.targets._iterative_target_propagation import IterativeTargetPropagation
 from anyprop.rules.targets._layerwise import activities
+from anyprop.rules.targets._two_way import corrupt
 
 
 def batch_for(key, model, examples=6):
@@ -123,26 +124,27 @@ def test_settling_raises_the_joint_likelihood_in_every_iteration(key):
 
 
 def test_the_updates_are_the_delta_rule(x64):
-    """df_l = h_{l-1}^T [(f_l(h_{l-1}) - h_l) f'] / B of the settled h, and likewise for the g_l."""
+    """df_l = z_{l-1}^T [(f_l(z_{l-1}) - h_l) f'] / B of the settled h and z = h + noise, and likewise for the g_l."""
     key = jax.random.key(2)
     model = mlp(4, 6, 5, 3, key=key)
     batch = batch_for(key, model)
-    rule = IterativeTargetPropagation(noise=0.0)
+    rule = IterativeTargetPropagation(noise=0.3)
     learner = rule.init(model, key=key)
     start = activities(model, batch.x)
     h, _ = eqx.filter_jit(rule.infer)(model, learner.feedback, [*start[:-1], jax.nn.one_hot(batch.y, 3)])
+    z = corrupt(h, 0.3, key)
     up, down = eqx.filter_jit(rule.credit)(learner, batch, key=key).grads
     for i in (0, 1):
-        f = model.stages[i](h[i])
+        f = model.stages[i](z[i])
         error = (f - h[i + 1]) * (1 - f**2) / len(batch.x)
-        assert jnp.allclose(up.stages[i].weight, h[i].T @ error, rtol=1e-9)
+        assert jnp.allclose(up.stages[i].weight, z[i].T @ error, rtol=1e-9)
         assert jnp.allclose(up.stages[i].bias, error.sum(0), rtol=1e-9)
-    error = (jax.nn.softmax(model.stages[2](h[2])) - h[3]) / len(batch.x)
-    assert jnp.allclose(up.stages[2].weight, h[2].T @ error, rtol=1e-9)
+    error = (jax.nn.softmax(model.stages[2](z[2])) - h[3]) / len(batch.x)
+    assert jnp.allclose(up.stages[2].weight, z[2].T @ error, rtol=1e-9)
     for i, derivative in enumerate((lambda g: 1.0, lambda g: 1 - g**2, lambda g: 1 - g**2)):
-        g = learner.feedback[i](h[i + 1])
+        g = learner.feedback[i](z[i + 1])
         error = (g - h[i]) * derivative(g) / len(batch.x)
-        assert jnp.allclose(down[i].stages[1].weight, h[i + 1].T @ error, rtol=1e-9)
+        assert jnp.allclose(down[i].stages[1].weight, z[i + 1].T @ error, rtol=1e-9)
         assert jnp.allclose(down[i].stages[1].bias, error.sum(0), rtol=1e-9)
 
 

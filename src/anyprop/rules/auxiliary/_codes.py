@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._checks import choose, count, non_negative, positive
 from ...contract import Batch, Rule
-from ...nets import Activate, Chain, Conv, Dense, Elman, Series, affines, assemble, for_loops, links, sites
+from ...nets import Activate, Chain, Conv, Dense, Elman, Norm, Series, affines, assemble, for_loops, links, sites
 from .._straight import straight, straighten
 
 MOMENTUM = 0.9
@@ -331,8 +331,9 @@ class CodeRule(Rule):
         *below, last = beneath(hidden, batch.x, codes)
         total = jnp.sum(self.loss(output.encode(last), batch.y))
         for link, h, code in zip(hidden, below, codes, strict=True):
-            total += mu * jnp.sum(descent.squares(link.residual(h, code)))
-            total += self.code_sparsity * jnp.sum(descent.size(code))
+            residual = link.residual(h, code)
+            total += mu * jnp.sum(descent.squares(residual))
+            total += self.code_sparsity * jnp.sum(descent.size(code.reshape(residual.shape)))
         return total / len(batch.x)
 
 
@@ -411,11 +412,12 @@ class LeastSquaresRule(CodeRule):
         """
         model = super().accept(model)
         *hidden, _ = links(model)
-        if not all(isinstance(link.stages[-1], Dense | Conv | Elman) for link in hidden):
+        normalised = any(isinstance(site, Norm) for link in hidden for site in sites(link.stages))
+        if normalised or not all(isinstance(link.stages[-1], Dense | Conv | Elman) for link in hidden):
             raise TypeError(
                 f"{type(self).__name__} solves for the weights of hidden layers that are dense, convolutional or Elman "
-                "layers and not normalised, and this chain has others; pass ap.nets.mlp(784, 100, 10, key=key), or "
-                "choose AlternatingMinimization"
+                "layers with nothing normalised below or in them, and this chain has others; pass "
+                "ap.nets.mlp(784, 100, 10, key=key), or choose AlternatingMinimization"
             )
         return model
 

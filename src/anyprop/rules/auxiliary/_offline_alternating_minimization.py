@@ -34,7 +34,7 @@ class OfflineAlternatingMinimization(LeastSquaresRule):
     The update is `old - new`: `optax.sgd(1.0)` applies it exactly.
 
     Args:
-        ridge: weight of ||W - W_old||^2 in a layer's problem, in units of the mean square activity. It keeps
+        ridge: weight of ||W - W_old||^2 in a layer's problem, in units of an activity squared. It keeps
             the problem well-posed, and weights from silent units as they are.
         output_rate: step size of the output layer.
         mu: weight of the distance between a code and what the layer below makes of it.

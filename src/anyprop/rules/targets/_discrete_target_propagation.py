@@ -22,7 +22,8 @@ from jaxtyping import Array, Key, PyTree
 
 from ..._checks import positive
 from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs
-from ...nets import HARD, Activate, Chain, Series, layers, sites
+from ...nets import Chain, Series, layers
+from ._layerwise import ears
 from ._rule import LayerTargets
 
 
@@ -44,7 +45,8 @@ class DiscreteTargetPropagation(LayerTargets):
         noise: standard deviation of the Gaussian noise on the inverses' training input at the start, in the
             units of the activities, 0 or more.
         noise_halving: number of steps after which the noise has fallen to half, above 0; it falls to a third
-            after twice as many, and so on. The default is the published 50 epochs of 500 batches.
+            after twice as many, and so on. The default is the published 50 epochs of 500 batches; where inverses
+            and layers are trained in turns (`training.in_turns`) an epoch has twice as many steps.
         reduction: the cost that `target_step` multiplies the gradient of: the batch's `"mean"`, as published,
             with which an example's own step is `target_step` / batch size; or `"sum"`, each example's own.
         init_inverse: initialiser of the inverses' weights, by name (see `nets.initialiser`).
@@ -82,24 +84,11 @@ class DiscreteTargetPropagation(LayerTargets):
         """Return `model` if its layers transmit signs or steps, and have continuous activity behind them.
 
         Raises:
-            TypeError: no layer does, the output layer does too, or a layer has no continuous activity; the
-                message says how to build the chain or what to choose instead.
+            TypeError: no layer does, the output layer hears only them, or a layer has no continuous activity;
+                the message says how to build the chain or what to choose instead.
         """
         model = super().accept(model)
-        *hidden, top = layers(model)
-        hard = [i for i, f in enumerate(hidden, start=1) if any(site.activation in HARD for site in sites(f))]
-        if hard:
-            raise TypeError(
-                f"DiscreteTargetPropagation needs continuous activity behind every sign, but layer {hard[0]} is hard "
-                "itself: give it activation='tanh' and put Activate('sign') between it and the next hidden layer, or "
-                "choose StraightThrough"
-            )
-        if ears(top):
-            raise TypeError(
-                "DiscreteTargetPropagation takes the cost's gradient at the last hidden layer, which the output layer "
-                "here hears through a sign or step only: leave out the last Activate, or choose StraightThrough"
-            )
-        if not any(map(ears, hidden)):
+        if not any(map(ears, layers(model))):
             raise TypeError(
                 "DiscreteTargetPropagation is for layers that transmit signs, and none here does; pass "
                 "ap.nets.mlp(784, 500, 'sign', 500, 10, key=key), choose DifferenceTargetPropagation for continuous "
@@ -122,8 +111,3 @@ class DiscreteTargetPropagation(LayerTargets):
         noise = self.noise / (1 + learner.memory / self.noise_halving)
         now = eqx.tree_at(lambda rule: rule.noise, self, noise)
         return dataclasses.replace(LayerTargets.credit(now, learner, batch, key=key), memory=learner.memory + 1)
-
-
-def ears(layer: Series) -> tuple[Activate, ...]:
-    """The sign or step through which a layer hears the one below, if there is one."""
-    return tuple(stage for stage in layer.stages if isinstance(stage, Activate) and stage.activation in HARD)

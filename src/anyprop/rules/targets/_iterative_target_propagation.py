@@ -33,7 +33,7 @@ from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from ...losses import targets
 from ...nets import INITIALISERS, Chain, Series, layers
 from .._traces import trace_shapes
-from ._layerwise import Activity, activities, inverse, nonlinearity, refuse_hinge
+from ._layerwise import Activity, activities, inverse, nonlinearity, refuse_hard_layers, refuse_hinge
 from ._two_way import corrupt, delta_rule, ends, from_below, log_normal, settle
 
 
@@ -96,10 +96,12 @@ class IterativeTargetPropagation(Rule):
         """Return `model` if its layers have one activity each.
 
         Raises:
-            TypeError: it is not a chain, or has a recurrent layer; the message says what to pass instead.
+            TypeError: it is not a chain, has a recurrent layer, or a layer that is itself a sign or a step; the
+                message says what to pass instead.
         """
         model = super().accept(model)
         trace_shapes(model)
+        refuse_hard_layers(self, model)
         return model
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:

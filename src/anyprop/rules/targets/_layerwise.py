@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ...contract import Batch
+from ...contract import Batch, Rule
 from ...losses import Hinge, Loss
 from ...nets import (
+    HARD,
     Activate,
     Activation,
     Chain,
@@ -27,6 +28,7 @@ from ...nets import (
     Site,
     Upsample,
     affines,
+    has_hard_units,
     layers,
 )
 
@@ -40,6 +42,26 @@ def refuse_hinge(loss: Loss) -> None:
             "loss=Hinge() is no -log p of a target, and its error not the prediction minus the target; pass "
             "loss='cross-entropy', 'squared-error' or 'binary-cross-entropy'"
         )
+
+
+def ears(layer: Series) -> tuple[Activate, ...]:
+    """The sign or step through which a layer hears the one below, if there is one."""
+    return tuple(stage for stage in layer.stages if isinstance(stage, Activate) and stage.activation in HARD)
+
+
+def refuse_hard_layers(rule: Rule, model: Chain) -> None:
+    """Raise where a layer is itself a sign or a step: it is moved along its own derivative, which is zero.
+
+    What it hears may be hard, for a target is no derivative.
+    """
+    for number, layer in enumerate(layers(model), start=1):
+        # A hard stage of its own is what the next layer hears (see `nets.layers`).
+        if has_hard_units([stage for stage in layer.stages if not isinstance(stage, Activate)]):
+            raise TypeError(
+                f"{type(rule).__name__} needs continuous activity behind every sign, but layer {number} is hard "
+                "itself: give it activation='tanh' and put Activate('sign') between it and the next hidden layer, or "
+                "choose StraightThrough"
+            )
 
 
 def activities(model: Chain, x: Activity) -> list[Activity]:

@@ -8,7 +8,7 @@
 A rule of this kind says how the inverses learn, and may send targets down in another way.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -19,7 +19,18 @@ from ..._checks import choose, non_negative, positive
 from ...contract import Batch, Credit, DataInfo, Learner, Rule
 from ...nets import INITIALISERS, Activation, Chain, Series, layers
 from .._traces import trace_shapes
-from ._layerwise import Activity, activities, activity_shapes, distance, inverse, layer_cost, nonlinearity, output_step
+from ._layerwise import (
+    Activity,
+    activities,
+    activity_shapes,
+    distance,
+    ears,
+    inverse,
+    layer_cost,
+    nonlinearity,
+    output_step,
+    refuse_hard_layers,
+)
 
 
 class LayerTargets(Rule):
@@ -29,6 +40,9 @@ class LayerTargets(Rule):
     noise: float = 0.36
     reduction: Literal["mean", "sum"] = eqx.field(default="mean", static=True)
     init_inverse: str = eqx.field(default="orthogonal", static=True)
+
+    DESCENDS: ClassVar[bool] = True
+    """Whether the last hidden layer's target is a step down the cost, along dC/dh_{L-1}."""
 
     def __check_init__(self):
         """Refuse numbers out of their range and unknown names."""
@@ -41,10 +55,17 @@ class LayerTargets(Rule):
         """Return `model` if its layers have one activity each, to which a target can be given.
 
         Raises:
-            TypeError: it is not a chain, or has a recurrent layer; the message says what to pass instead.
+            TypeError: it is not a chain, has a recurrent layer, a layer that is itself a sign or a step, or an
+                output layer that hears through one; the message says what to pass instead.
         """
         model = super().accept(model)
         trace_shapes(model)
+        refuse_hard_layers(self, model)
+        if self.DESCENDS and ears(layers(model)[-1]):
+            raise TypeError(
+                f"{type(self).__name__} takes the cost's gradient at the last hidden layer, which the output layer "
+                "here hears through a sign or step only: leave out the last Activate, or choose StraightThrough"
+            )
         return model
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:

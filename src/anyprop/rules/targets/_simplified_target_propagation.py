@@ -69,6 +69,8 @@ class SimplifiedTargetPropagation(LayerTargets):
     reduction: Literal["mean", "sum"] = eqx.field(default="sum", static=True)
     init_inverse: str = eqx.field(default="glorot-uniform", static=True)
 
+    DESCENDS: ClassVar[bool] = False
+
     card: ClassVar[Card] = Card(
         name="Simplified difference target propagation",
         family="targets",

@@ -44,7 +44,8 @@ class StochasticTargetPropagation(LayerTargets):
         noise: standard deviation of the Gaussian noise on the inverses' training input at the start, in
             units of probability, 0 or more.
         noise_halving: number of steps after which the noise has fallen to half, above 0; it falls to a third
-            after twice as many, and so on. The default is the published 100 epochs of 500 batches.
+            after twice as many, and so on. The default is the published 100 epochs of 500 batches; where inverses
+            and layers are trained in turns (`training.in_turns`) an epoch has twice as many steps.
         input_noise: standard deviation of the Gaussian noise on x in training, in the units of x, 0 or more.
         reduction: the cost that `target_step` multiplies the gradient of: the batch's `"mean"`, as published,
             with which an example's own step is `target_step` / batch size; or `"sum"`, each example's own.

@@ -33,7 +33,7 @@ from ...contract import Batch, Card, Credit, Learner, Needs, Rule
 from ...losses import Loss, SquaredError, as_loss
 from ...nets import Chain, layers
 from .._traces import trace_shapes
-from ._layerwise import Activity, activities, refuse_hinge
+from ._layerwise import Activity, activities, refuse_hard_layers, refuse_hinge
 from ._two_way import Way, corrupt, delta_rule, ends, from_below, log_normal, settle
 
 
@@ -115,8 +115,8 @@ class TargetPropagationEM(Rule):
         """Return `model` if its second half leads back through the shapes of its first.
 
         Raises:
-            TypeError: it is not a chain, has a recurrent layer, or is no auto-encoder of this kind; the message
-                says what to pass instead.
+            TypeError: it is not a chain, has a recurrent layer, a layer that is itself a sign or a step, or is no
+                auto-encoder of this kind; the message says what to pass instead.
         """
         model = super().accept(model)
         x = jax.ShapeDtypeStruct((1, *model.input_shape), trace_shapes(model)[0].input.dtype)
@@ -126,6 +126,7 @@ class TargetPropagationEM(Rule):
                 f"TargetPropagationEM needs an auto-encoder that goes back through its own sizes, but the layers of "
                 f"model have the shapes {shapes}; pass one such as ap.nets.mlp(784, 1000, 100, 1000, 784, key=key)"
             )
+        refuse_hard_layers(self, model)
         return model
 
     def ways(self, model: Chain) -> tuple[list[Way], list[Way]]:
