@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import anyprop
 from anyprop import data as ap_data
 from anyprop.data import Data, Split, Transform, load
 
@@ -143,6 +144,39 @@ def test_one_hot():
     assert targets.classes is None
     with pytest.raises(ValueError, match="float targets"):
         targets.one_hot(np.array([0]))
+
+
+def test_rows_with_a_single_one_are_labels():
+    x, y = arrays()
+    rows = np.eye(4)[y]  # of a class that is nowhere, there is a column
+    labels, one_hot = (load({"train": (x, answers), "test": (x, answers)}) for answers in (y, rows))
+    assert one_hot.classes == 4
+    np.testing.assert_array_equal(one_hot.train.y, rows)
+    np.testing.assert_array_equal(one_hot.one_hot(one_hot.train.y), rows)
+    np.testing.assert_array_equal(one_hot.one_hot(y), rows)
+    net = anyprop.nets.mlp(5, 4, key=jax.random.key(0))
+    records = [
+        anyprop.fit(anyprop.Backprop(), net, data, epochs=1, batch_size=10, alignment=False, progress=False).records[-1]
+        for data in (labels, one_hot)
+    ]
+    assert records[1]["test_error"] == records[0]["test_error"]
+    assert records[1]["train_error"] == records[0]["train_error"] > 0
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        np.eye(3)[[0, 1, 2, 0]] * [[1.0], [1.0], [1.0], [0.5]],
+        np.array([[0, 1.0], [0, 0], [1, 1], [1, 0]]),
+        np.array([[-1.0, 1], [1, -1], [1, -1], [1, -1]]),
+        np.array([[2.0, -1], [1, 0], [1, 0], [1, 0]]),
+        np.ones((4, 1)),
+    ],
+)
+def test_other_rows_are_targets(answers):
+    x = np.zeros((4, 5))
+    assert load({"train": (x, answers)}).classes is None
+    assert load({"train": (x, np.eye(answers.shape[1])[[0] * 4]), "test": (x, answers)}).classes is None
 
 
 def test_splits_by_name(mnist):

@@ -47,9 +47,53 @@ def test_one_output_tells_label_1_from_label_0(name, outputs):
         loss.check(np.array([0, 2]), 1)
 
 
-def test_the_softmax_of_one_output_is_refused():
-    with pytest.raises(ValueError, match="loss='binary-cross-entropy'"):
-        losses.CrossEntropy().check(np.array([0, 1]), 1)
+@pytest.mark.parametrize(
+    ("y", "first"),
+    [(np.array([0, 1]), "binary-cross-entropy"), (np.array([[0.3], [2.0]], np.float32), "squared-error")],
+)
+def test_the_softmax_of_one_output_is_refused(y, first):
+    with pytest.raises(ValueError, match=f"pass loss='{first}'"):
+        losses.CrossEntropy().check(y, 1)
+
+
+REGRESSION = 3 * np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+SHARES = np.exp(REGRESSION) / np.exp(REGRESSION).sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "y", "match"),
+    [
+        ("binary-cross-entropy", REGRESSION, r"^y has targets from -.* to .*, .* pass loss='squared-error'"),
+        ("binary-cross-entropy", 255 * SHARES, "^y has targets from .* scale them to 0 .. 1"),
+        ("binary-cross-entropy", np.where(SHARES > 0.5, np.nan, SHARES), "^y has targets"),
+        ("cross-entropy", REGRESSION, r"^y has targets from -.* to .*, .* pass loss='squared-error'"),
+        ("cross-entropy", REGRESSION > 0, "^y must be integer labels"),
+        (
+            "cross-entropy",
+            (REGRESSION > 0).astype(np.float32),
+            r"^y has a row of targets that sums to .* rows that sum to 1",
+        ),
+        ("cross-entropy", 0.9 * SHARES, r"^y has a row of targets that sums to 0\.9, .* rows that sum to 1"),
+    ],
+)
+def test_targets_that_are_no_probabilities_are_refused(name, y, match):
+    with pytest.raises(ValueError, match=match):
+        losses.as_loss(name).check(y, 3)
+    losses.SquaredError().check(np.asarray(y, np.float32), 3)
+
+
+@pytest.mark.parametrize("name", ["binary-cross-entropy", "cross-entropy"])
+@pytest.mark.parametrize("y", [SHARES, SHARES.astype(np.float16), np.eye(3), SHARES[:0], SHARES[:, None]])
+def test_targets_that_are_probabilities_are_taken(name, y):
+    losses.as_loss(name).check(y, 3)
+
+
+@pytest.mark.parametrize("name", ["binary-cross-entropy", "cross-entropy"])
+def test_fit_refuses_targets_that_are_no_probabilities(name, key, monkeypatch):
+    data = anyprop.data.load({"train": (REGRESSION, SHARES), "test": (REGRESSION, REGRESSION)})
+    monkeypatch.setattr(anyprop.training._fit, "Program", None)  # what compiles
+    with pytest.raises(ValueError, match=r"^y has targets"):
+        anyprop.fit(anyprop.Backprop(loss=name), anyprop.nets.mlp(3, 3, key=key), data, epochs=1, batch_size=5)
 
 
 @pytest.mark.parametrize(

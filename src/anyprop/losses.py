@@ -20,6 +20,9 @@ from ._checks import choose
 Output = Float[Array, "batch ..."]
 Target = Shaped[Array, "batch ..."]
 
+_ROUNDING = 1e-3
+"""How far probabilities, and their sum, may be off where they were kept in half precision."""
+
 
 class Loss(eqx.Module):
     """A cost for each example.
@@ -49,8 +52,8 @@ class Loss(eqx.Module):
             outputs: number of output units of the network.
 
         Raises:
-            ValueError: labels outside 0 .. outputs - 1 (0 .. 1 of a single output), or targets whose width is not
-                `outputs`.
+            ValueError: labels outside 0 .. outputs - 1 (0 .. 1 of a single output), targets whose width is not
+                `outputs`, or targets of a cross-entropy that are no probabilities.
         """
         if np.issubdtype(y.dtype, np.integer):
             largest = max(outputs - 1, 1)
@@ -63,6 +66,16 @@ class Loss(eqx.Module):
             raise ValueError(f"y must be integer labels or float targets, not {y.dtype}")
         elif y.shape[-1] != outputs:
             raise ValueError(f"y has targets of width {y.shape[-1]}, but the network has {outputs} outputs")
+
+    def _check_probabilities(self, y: Shaped[np.ndarray, "..."]) -> None:
+        """Refuse float targets outside of 0 .. 1: of such a cross-entropy has no least value."""
+        if np.issubdtype(y.dtype, np.floating) and y.size:
+            low, high = y.min(), y.max()
+            if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+                raise ValueError(
+                    f"y has targets from {low:.6g} to {high:.6g}, but loss={type(self).__name__}() takes "
+                    "probabilities; pass loss='squared-error', or scale them to 0 .. 1"
+                )
 
 
 def targets(output: Output, y: Target) -> Output:
@@ -100,7 +113,10 @@ class SquaredError(Loss):
 
 
 class CrossEntropy(Loss):
-    """C = -sum_i y_i log softmax(output)_i, on logits; its error is softmax(output) - y."""
+    """C = -sum_i y_i log softmax(output)_i, on logits; its error is softmax(output) - y.
+
+    Float targets are probabilities, each row of them with the sum 1.
+    """
 
     def __call__(self, output: Output, y: Target) -> Float[Array, " batch"]:
         """Return the cross-entropy of each example."""
@@ -112,13 +128,23 @@ class CrossEntropy(Loss):
         return jax.nn.softmax(output)
 
     def check(self, y: Shaped[np.ndarray, "..."], outputs: int) -> None:
-        """Refuse targets that this loss cannot be computed on, and a single output, whose softmax is always 1."""
+        """Refuse targets that are no labels and no rows of probabilities, and a single output: its softmax is 1."""
         if outputs == 1:
-            raise ValueError(
-                "loss=CrossEntropy() of one output is always 0; pass loss='binary-cross-entropy', or 'squared-error' "
-                "for targets that are no labels, or a network with 2 outputs"
-            )
+            instead = "loss='binary-cross-entropy'"
+            if not np.issubdtype(y.dtype, np.integer):
+                instead = "loss='squared-error', or 'binary-cross-entropy' for targets that are probabilities"
+            raise ValueError(f"loss=CrossEntropy() of one output is always 0; pass {instead}, or a net with 2 outputs")
         super().check(y, outputs)
+        self._check_probabilities(y)
+        if np.issubdtype(y.dtype, np.floating) and y.size:
+            sums = y.sum(axis=-1, dtype=np.float64)
+            worst = sums.flat[np.abs(sums - 1).argmax()]
+            if abs(worst - 1) > _ROUNDING:
+                raise ValueError(
+                    f"y has a row of targets that sums to {worst:.6g}, and loss=CrossEntropy() takes rows that sum to "
+                    "1; pass loss='binary-cross-entropy' for outputs that do not exclude each other, or divide each "
+                    "row by its sum"
+                )
 
     def error(self, output: Output, y: Target) -> Output:
         """Return softmax(output) - y."""
@@ -126,7 +152,10 @@ class CrossEntropy(Loss):
 
 
 class BinaryCrossEntropy(Loss):
-    """C = -sum_i y_i log s_i + (1 - y_i) log(1 - s_i), s = sigmoid(output), on logits; its error is s - y."""
+    """C = -sum_i y_i log s_i + (1 - y_i) log(1 - s_i), s = sigmoid(output), on logits; its error is s - y.
+
+    Float targets are probabilities, each on its own.
+    """
 
     threshold: ClassVar[float] = 0.0
 
@@ -138,6 +167,11 @@ class BinaryCrossEntropy(Loss):
     def expected(self, output: Output) -> Output:
         """Return sigmoid(output)."""
         return jax.nn.sigmoid(output)
+
+    def check(self, y: Shaped[np.ndarray, "..."], outputs: int) -> None:
+        """Refuse targets that are no labels and no probabilities."""
+        super().check(y, outputs)
+        self._check_probabilities(y)
 
     def error(self, output: Output, y: Target) -> Output:
         """Return sigmoid(output) - y."""

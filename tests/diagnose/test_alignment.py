@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import anyprop as ap
-from anyprop.diagnose import alignment, feedback_alignment_angles
+from anyprop.diagnose import alignment, estimate, feedback_alignment_angles
 
 
 def problem(*sizes: int, **options) -> tuple[ap.nets.Chain, ap.Batch]:
@@ -107,6 +107,17 @@ def test_a_rule_without_feedback_weights_has_no_such_angles(key):
     net, _ = problem(5, 4, 3)
     rule = ap.Backprop()
     assert feedback_alignment_angles(rule, rule.init(net, key=key)) == {}
+
+
+@pytest.mark.parametrize("measure", [alignment, estimate])
+def test_labels_are_checked(measure, key):
+    net, batch = problem(5, 3)
+    rule, outside = ap.Backprop(), ap.Batch(batch.x, batch.y + 1)
+    learner = rule.init(net, key=key)
+    with pytest.raises(ValueError, match=r"^y has labels from 1 to 3, but the network has 3 outputs"):
+        measure(rule, learner, outside, key=key)
+    # What is being traced has no numbers to look at.
+    assert "all" in eqx.filter_eval_shape(lambda batch: alignment(rule, learner, batch, key=key), outside)
 
 
 def test_draws_are_checked(key):

@@ -1,6 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -163,7 +164,7 @@ def test_elman_is_the_recursion_of_its_docstring(key):
         (lambda key: nets.mlp(12, 8, 5, key=key), (5,)),
         (lambda key: nets.lenet5(key=key), (10,)),
         (lambda key: nets.convnet(input_shape=(16, 16, 3), channels=(4, 8), key=key), (10,)),
-        (lambda key: nets.resnet20(width=4, key=key), (10,)),
+        (lambda key: nets.resnet20(width=3, key=key), (10,)),
         (lambda key: nets.elman(7, 6, 3, steps=4, key=key), (3,)),
         (lambda key: nets.elman(7, 6, 3, steps=4, sequence=True, key=key), (4, 3)),
     ],
@@ -374,7 +375,8 @@ def test_from_equinox_refuses_what_it_cannot_say(make, error, match, key):
         (lambda k: nets.mlp(784, key=k), "at least"),
         (lambda k: nets.mlp(784, 0, 10, key=k), "sizes must be"),
         (lambda k: nets.mlp(3, 4, 2, activation="tahn", key=k), "tanh"),
-        (lambda k: nets.mlp(3, 4, "sing", 4, 2, key=k), "sign"),
+        (lambda k: nets.mlp(3, 4, "sing", 4, 2, key=k), "^sizes='sing'.* sign"),
+        (lambda k: nets.mlp(3, 4, 2, output="sigmod", key=k), "^output='sigmod'.* sigmoid"),
         (lambda k: nets.mlp(3, "sign", 4, 2, key=k), "no hidden layer"),
         (lambda k: nets.mlp(3, 4, "sign", key=k), "no hidden layer"),
         (lambda k: nets.mlp(3, 2, init="glorot", key=k), "glorot-normal"),
@@ -382,14 +384,80 @@ def test_from_equinox_refuses_what_it_cannot_say(make, error, match, key):
         (lambda k: nets.Chain([nets.Conv(1, 2, 3, key=k)]), "input_shape is missing"),
         (lambda k: nets.Chain([nets.Dense(3, 4, key=k), nets.Dense(5, 2, key=k)]), r"stages\[1\]"),
         (lambda k: nets.Norm(6, groups=4), "groups=4 must divide"),
-        (lambda k: nets.Pool("median", 2), "median"),
+        (lambda k: nets.Pool("median", 2), "^kind='median'"),
+        (lambda k: nets.lenet5(pool="median", key=k), "^pool='median'"),
         (lambda k: nets.Pool("softmax", 2, stride=1), "stride=1"),
         (lambda k: nets.convnet(input_shape=(4, 4, 1), key=k), "too small"),
+        (lambda k: nets.Conv(1, 2, 3, padding="foo", key=k), "^padding='foo'.* SAME"),
+        (lambda k: nets.Elman(3, 4, recurrent_init="foo", key=k), "^recurrent_init='foo'"),
     ],
 )
 def test_bad_sizes_and_names_are_refused(make, match, key):
     with pytest.raises(ValueError, match=match):
         make(key)
+
+
+SIZES = {
+    "Dense": (nets.Dense, {"fan_in": 4, "fan_out": 3}),
+    "Conv": (nets.Conv, {"channels_in": 1, "channels_out": 2, "size": 3, "stride": 1}),
+    "Norm": (nets.Norm, {"channels": 4, "groups": 2}),
+    "Pool": (nets.Pool, {"kind": "max", "size": 2, "stride": 1}),
+    "Upsample": (nets.Upsample, {"height": 2, "width": 2}),
+    "Elman": (nets.Elman, {"fan_in": 3, "units": 4}),
+    "elman": (nets.elman, {"features": 3, "units": 4, "classes": 2, "steps": 5}),
+    "resnet20": (nets.resnet20, {"width": 4, "classes": 2}),
+    "convnet": (nets.convnet, {"classes": 2}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [(name, argument) for name, (_, good) in SIZES.items() for argument in good if argument != "kind"],
+)
+@pytest.mark.parametrize("value", [0, -3, 4.0])
+def test_sizes_are_checked_by_name(name, argument, value, key, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    make, good = SIZES[name]
+    keyed = {} if name in ("Norm", "Pool", "Upsample") else {"key": key}
+    with pytest.raises(ValueError, match=f"^{argument} must be an integer of at least 1, not {value}"):
+        make(**good | {argument: value}, **keyed)
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (lambda k: nets.convnet(input_shape=(32, 0, 3), key=k), "input_shape"),
+        (lambda k: nets.convnet(channels=(4, 0), key=k), "channels"),
+        (lambda k: nets.resnet20(input_shape=(32, 32, -1), key=k), "input_shape"),
+        (lambda k: nets.Conv(1, 2, 3, padding=-1, key=k), "padding"),
+        (lambda k: nets.Conv(1, 2, 3, padding=1.5, key=k), "padding"),
+    ],
+)
+def test_numbers_in_a_row_and_padding_are_checked_by_name(make, argument, key, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=f"^{argument} must be an integer of at least [01], not "):
+        make(key)
+
+
+def test_sizes_may_be_integers_of_numpy_and_are_checked_under_transformations(key, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+    def build(key):
+        conv = nets.Conv(np.int64(1), np.int32(2), np.int8(3), stride=np.int64(2), padding=np.int64(1), key=key)
+        return conv, nets.Norm(np.int64(4), groups=np.int64(2)), nets.Dense(np.int64(3), np.int64(2), key=key)
+
+    keys = jax.random.split(key, 3)
+    conv, norm, dense = eqx.filter_eval_shape(eqx.filter_vmap(build), keys)
+    assert (conv.weight.shape, norm.weight.shape, dense.weight.shape) == ((3, 3, 3, 1, 2), (3, 4), (3, 3, 2))
+
+
+@pytest.mark.parametrize("width", [1, 5])
+def test_a_block_whose_body_and_shortcut_differ_is_refused(width, key):
+    with pytest.raises(ValueError, match=rf"body returns .* \({width},\) and shortcut .* \(4,\);"):
+        nets.Chain([nets.Residual([nets.Dense(4, width, key=key)])], input_shape=(4,))
+    block = nets.Residual([nets.Dense(4, 4, key=key)], shortcut=[nets.Dense(4, width, key=key)])
+    with pytest.raises(ValueError, match=rf"^body returns .* \(4,\) and shortcut .* \({width},\);"):
+        jax.eval_shape(lambda h: block(h), jnp.zeros((2, 4)))
 
 
 def test_record_of_a_recurrent_layer_says_what_to_choose(key):

@@ -1,5 +1,6 @@
 """The descent loop: its contraction on a quadratic, and when it stops."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from anyprop import nets
 from anyprop.contract import Batch, Credit, Needs, Rule
 from anyprop.rules.exact import Backprop, Newton
+from anyprop.rules.perturbation import WeightPerturbation
 from anyprop.training._descend import descend
 
 
@@ -82,6 +84,32 @@ def test_one_small_change_stops_the_literal_loop_and_not_the_running_mean(key):
     means = [changes[i - 10 : i].mean() for i in range(10, len(changes) + 1)]
     assert means[-1] <= 1e-7 * (1 + 1e-4)
     assert min(means[:-1]) > 1e-7 * (1 - 1e-4)
+
+
+def test_random_search_stops_on_what_the_change_did_that_it_tried(x64, key):
+    threshold, sigma = 2e-3, 0.3
+    model, batch = nets.mlp(3, 1, bias=False, key=key), quadratic([2.0, 1.0, 0.25])
+    reached = descend(
+        WeightPerturbation(sigma, form="literal", loss="squared-error"), model, batch,
+        optimizer=optax.sgd(1.0), threshold=threshold, stop="literal", max_steps=500, key=key,
+    )  # fmt: skip
+
+    def cost(weight):
+        return np.mean(0.5 * (batch.x @ weight) ** 2)
+
+    def draw(step):
+        (own,) = jax.random.split(jax.random.fold_in(jax.random.split(key)[1], step), 1)
+        return sigma * jax.tree.leaves(optax.tree.random_like(own, eqx.filter(model, eqx.is_array)))[0]
+
+    # The loop as papers write it.
+    weight, steps, change = model.stages[0].weight, 0, np.inf
+    while abs(change) > threshold:
+        tried = draw(steps)
+        change = cost(weight) - cost(weight + tried)
+        weight, steps = weight + change * tried, steps + 1
+    assert reached.converged
+    assert reached.steps == steps
+    np.testing.assert_allclose(reached.learner.model.stages[0].weight, weight, rtol=1e-9)
 
 
 def test_gives_up_where_it_cannot_settle(key):

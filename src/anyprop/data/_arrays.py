@@ -121,7 +121,7 @@ def check(arrays: Mapping[str, tuple[Any, Any]], classes: int | None) -> tuple[d
         classes: number of classes; None takes it from the training labels.
 
     Returns:
-        The splits, and the number of classes: None for float targets.
+        The splits, and the number of classes: None for float targets that are no one-hot labels.
 
     Raises:
         ValueError: the arrays are no data to learn from; the message names the array.
@@ -140,7 +140,7 @@ def check(arrays: Mapping[str, tuple[Any, Any]], classes: int | None) -> tuple[d
                 f"shape {train.y.shape}: all splits must be the same"
             )
     if train.y.dtype != np.int32:
-        return splits, None
+        return splits, train.y.shape[1] if all(_one_hot(split.y) for split in splits.values()) else None
     known = int(train.y.max()) + 1 if classes is None else classes
     for name, split in splits.items():
         if split.y.max() >= known:
@@ -187,6 +187,11 @@ def _answers(y: np.ndarray, name: str) -> np.ndarray:
             "floats of shape (n, k) (y[:, None] for a single one)"
         )
     return _float32(y, name)
+
+
+def _one_hot(y: np.ndarray) -> bool:
+    """Whether every row is a single 1 among zeros: as many numbers as rows are not 0, and the largest of each is 1."""
+    return y.shape[1] > 1 and bool(np.count_nonzero(y) == len(y) and (y.max(axis=1) == 1).all())
 
 
 def _float32(array: np.ndarray, name: str) -> np.ndarray:

@@ -26,7 +26,8 @@ class Split:
 
     Args:
         x: examples on the first axis, as `uint8` images or `float32` features.
-        y: `int32` labels, one for each example, or `float32` targets of shape (n, k).
+        y: `int32` labels, one for each example, or `float32` targets of shape (n, k): one-hot labels where every row
+            is a single 1 among zeros.
     """
 
     x: UInt8[np.ndarray, "n ..."] | Float32[np.ndarray, "n ..."]
@@ -102,7 +103,7 @@ class Data:
         train: the training split.
         validation: the split to choose models by, if one was held out.
         test: the test split, if there is one; neither training nor model selection should read it.
-        classes: number of classes, or None where `y` holds `float32` targets.
+        classes: number of classes, or None where `y` holds targets that are no one-hot labels.
         shape: natural shape of one raw example: (28, 28, 1), (32, 32, 3), (28,).
         transform: takes a batch of raw examples to what a net takes.
         augmentation: what `augment` does to training images, out of "flip" and "crop".
@@ -174,18 +175,18 @@ class Data:
             )
         return dataclasses.replace(self, transform=dataclasses.replace(self.transform, shape=wanted))
 
-    def one_hot(self, y: Shaped[Array | np.ndarray, " n"]) -> Float32[Array, "n classes"]:
+    def one_hot(self, y: Shaped[Array | np.ndarray, "n ..."]) -> Float32[Array, "n classes"]:
         """Return labels as rows with a single one.
 
         Args:
-            y: integer labels.
+            y: integer labels, or such rows already.
 
         Raises:
             ValueError: these data have targets, not labels.
         """
         if self.classes is None:
             raise ValueError(f"data {self.name!r} has float targets, not labels: use y as it is")
-        return jax.nn.one_hot(y, self.classes, dtype=jnp.float32)
+        return jax.nn.one_hot(y, self.classes, dtype=jnp.float32) if y.ndim == 1 else jnp.asarray(y, jnp.float32)
 
     def augment(self, x: Shaped[Array | np.ndarray, "n ..."], *, key: PRNGKeyArray) -> Shaped[Array, "n ..."]:
         """Return a batch of raw training images, changed at random; each image in its own way.

@@ -29,7 +29,8 @@ def load(
 
     Own data are checked before anything else happens. `uint8` examples are images, kept as they are and
     scaled to [0, 1] by the transform; all other numbers become `float32` features, used as they are.
-    Integer `y` are labels 0, 1, ..., one for each example; float `y` of shape (n, k) are targets.
+    Integer `y` are labels 0, 1, ..., one for each example; float `y` of shape (n, k) are targets. Where every row
+    of these is a single 1 among zeros, they are labels of k classes, and errors are counted, too.
 
         data = ap.data.load("mnist", validation=10_000)
         data = ap.data.load((x_train, y_train, x_test, y_test))

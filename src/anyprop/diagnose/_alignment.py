@@ -2,9 +2,9 @@
 
 from jaxtyping import Array, Float, Key
 
-from ..contract import Batch, Learner, Rule, exact_gradient
+from ..contract import Batch, Learner, Rule
 from ..nets import affines_above_first, sites
-from ._estimate import mean_update
+from ._estimate import checked_gradient, mean_update
 from ._layers import angle, by_layer, site_names
 
 
@@ -26,8 +26,12 @@ def alignment(
         One angle for each layer of a chain (`"1 Conv"`, `"2 Dense"`, weights and bias together), or for
         each array of any other model, by its path; and `"all"`. NaN where the update or the exact
         gradient is zero, as the gradient is below units with a zero derivative.
+
+    Raises:
+        ValueError: `draws` is not a positive integer, or `batch.y`, where it is not being traced, does not fit the
+            loss and the network.
     """
-    gradient = by_layer(learner.model, exact_gradient(rule.loss, learner.model, batch)[2])
+    gradient = checked_gradient(rule, learner, batch)
     update = by_layer(learner.model, mean_update(rule, learner, batch, key=key, draws=draws))
     return {name: angle(update[name], gradient[name]) for name in gradient}
 

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key, PyTree
 
 from .._checks import count
@@ -76,12 +78,13 @@ def estimate(
             does not divide `draws` is lowered to the greatest common divisor.
 
     Raises:
-        ValueError: fewer than 2 draws, or `chunk` is not a positive integer.
+        ValueError: fewer than 2 draws, `chunk` is not a positive integer, or `batch.y` does not fit the loss and the
+            network.
     """
     count("draws", draws, least=2)
     count("chunk", chunk)
     model = learner.model
-    gradient = by_layer(model, exact_gradient(rule.loss, model, batch)[2])
+    gradient = checked_gradient(rule, learner, batch)
 
     def observe(key: Key[Array, ""]) -> tuple[dict[str, Array], ...]:
         update = by_layer(model, rule.credit(learner, batch, key=key).grads[0])
@@ -113,6 +116,18 @@ def estimate(
         variance_error=each(lambda name: standard_error(spread, name)),
         snr=each(lambda name: signal[name] / variance[name]),
     )
+
+
+def checked_gradient(rule: Rule, learner: Learner, batch: Batch) -> dict[str, Float[Array, " entries"]]:
+    """The exact gradient layer by layer; a `batch.y` that is not being traced is looked at first.
+
+    Raises:
+        ValueError: `batch.y` does not fit the loss and the network.
+    """
+    if not isinstance(batch.y, Tracer):
+        output = eqx.filter_eval_shape(lambda model, x: model(x), learner.model, batch.x)
+        rule.loss.check(np.asarray(batch.y), output.shape[-1])
+    return by_layer(learner.model, exact_gradient(rule.loss, learner.model, batch)[2])
 
 
 def mean_update(

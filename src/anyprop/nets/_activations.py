@@ -60,15 +60,16 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def activation(name: str | Activation) -> Activation:
+def activation(name: str | Activation, *, argument: str = "activation") -> Activation:
     """Return the activation called `name`; a callable is returned as it is.
 
     Args:
         name: one of `identity`, `relu`, `tanh`, `sigmoid`, `softplus`, `elu`, `gelu`,
             `hard-sigmoid` (clip to [0, 1]), `half-hard-sigmoid` (clip of a / 2), `steep-sigmoid`
             (sigmoid of 4 a - 2), `sign` (+1 / -1), `step` (1 / 0), or any elementwise function on arrays.
+        argument: what an error calls the name.
 
     Raises:
         ValueError: no activation has this name; the message names the nearest ones.
     """
-    return name if callable(name) else ACTIVATIONS[choose("activation", name, ACTIVATIONS)]
+    return name if callable(name) else ACTIVATIONS[choose(argument, name, ACTIVATIONS)]

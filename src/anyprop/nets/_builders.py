@@ -1,14 +1,17 @@
 """Networks by name: the ones that papers and reproductions use."""
 
+import math
+from collections.abc import Iterable
+
 import jax
 from jaxtyping import Array, Key
 
-from .._checks import count
+from .._checks import choose, count
 from ._activations import Activation
 from ._chain import Chain, Elman, Residual
 from ._convolution import Conv
 from ._initialisers import Initialiser
-from ._stage import Activate, Dense, Flatten, GlobalMean, Norm, Pool
+from ._stage import POOLINGS, Activate, Dense, Flatten, GlobalMean, Norm, Pool, _activation
 
 
 def mlp(
@@ -39,16 +42,25 @@ def mlp(
     units = [size for size in sizes if not isinstance(size, str)]
     if len(units) < 2:
         raise ValueError(f"sizes={sizes} must name the input and the output at least, such as mlp(784, 10)")
-    for size in units:
-        count("sizes", size)
+    _count_all(sizes=units)
     if isinstance(sizes[0], str) or isinstance(sizes[1], str) or isinstance(sizes[-1], str):
         raise ValueError(f"sizes={sizes} has a name where no hidden layer is; pass it between two, as 500, 'sign', 500")
+    output = _activation(output, "output")
     depth = len(units) - 1
     layers = iter(
         Dense(n, m, activation=output if i == depth - 1 else activation, bias=bias, init=init, key=k)
         for i, (n, m, k) in enumerate(zip(units, units[1:], jax.random.split(key, depth), strict=False))
     )
-    return Chain([Activate(size) if isinstance(size, str) else next(layers) for size in sizes[1:]])
+    return Chain(
+        [Activate(_activation(size, "sizes")) if isinstance(size, str) else next(layers) for size in sizes[1:]]
+    )
+
+
+def _count_all(**rows: Iterable[int]) -> None:
+    """Refuse a size that is no positive integer, by the name of its row."""
+    for argument, row in rows.items():
+        for size in row:
+            count(argument, size)
 
 
 def lenet5(
@@ -65,7 +77,11 @@ def lenet5(
         pool: `"mean"` as in 1998, or `"max"`.
         init: initialiser of the weights.
         key: random key for the weights.
+
+    Raises:
+        ValueError: a name is unknown.
     """
+    choose("pool", pool, POOLINGS)
     k = jax.random.split(key, 5)
     f = {"activation": activation, "init": init}
     return Chain(
@@ -103,8 +119,9 @@ def convnet(
         key: random key for the weights.
 
     Raises:
-        ValueError: the image is too small for that many poolings.
+        ValueError: a size is not a positive integer, or the image is too small for that many poolings.
     """
+    _count_all(input_shape=input_shape, channels=channels, classes=[classes])
     height, width, incoming = input_shape
     stages = []
     keys = jax.random.split(key, len(channels) + 1)
@@ -126,22 +143,26 @@ def resnet20(
 ) -> Chain:
     """ResNet-20 for small images (He et al. 2016): nine residual blocks of two 3 x 3 convolutions.
 
-    Group normalisation stands where the paper has batch normalisation (see `Norm` for why), and a strided
-    1 x 1 convolution on the skip where the shape changes.
+    Group normalisation stands where the paper has batch normalisation (see `Norm` for why), in as many groups out of
+    1, 2, 4 and 8 as the channels can be cut into, and a strided 1 x 1 convolution on the skip where the shape changes.
 
     Args:
         input_shape: height, width and channels of an image.
         classes: number of outputs.
         width: channels of the first third; the second and last third have two and four times as many.
         key: random key for the weights.
+
+    Raises:
+        ValueError: a size is not a positive integer.
     """
+    _count_all(input_shape=input_shape, classes=[classes], width=[width])
     keys = iter(jax.random.split(key, 32))
 
     def conv(n: int, m: int, size: int = 3, stride: int = 1) -> Conv:
         return Conv(n, m, size, stride=stride, bias=False, init="he-normal", key=next(keys))
 
     def norm(n: int, activation: str = "identity") -> Norm:
-        return Norm(n, groups=min(8, n), activation=activation)
+        return Norm(n, groups=math.gcd(8, n), activation=activation)
 
     def block(n: int, m: int, stride: int) -> Residual:
         body = [conv(n, m, stride=stride), norm(m, "relu"), conv(m, m), norm(m)]
@@ -179,7 +200,11 @@ def elman(
         activation: nonlinearity of the recurrent units.
         sequence: answer at every step, (batch, steps, classes), instead of the last one.
         key: random key for the weights.
+
+    Raises:
+        ValueError: a size is not a positive integer.
     """
+    _count_all(features=[features], units=[units], classes=[classes], steps=[steps])
     key_recurrent, key_output = jax.random.split(key)
     return Chain(
         [

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from .._checks import count
 from ._activations import Activation
-from ._initialisers import Initialiser
+from ._initialisers import Initialiser, initialiser
 from ._stage import Dense, Stage, Trace, _activation, sites
 
 
@@ -112,7 +113,11 @@ class Residual(Stage):
         return self.record(h)[0]
 
     def record(self, h: Float[Array, "batch ..."]) -> tuple[Float[Array, "batch ..."], tuple[Trace, ...]]:
-        """Return the output and the traces of the body's sites, then the shortcut's."""
+        """Return the output and the traces of the body's sites, then the shortcut's.
+
+        Raises:
+            ValueError: body and shortcut return other shapes than each other; a sum would repeat an axis of 1.
+        """
         residual, skip = h, h
         traces: tuple[Trace, ...] = ()
         for stage in self.body:
@@ -121,6 +126,11 @@ class Residual(Stage):
         for stage in self.shortcut:
             skip, own = stage.record(skip)
             traces += own
+        if residual.shape != skip.shape:
+            raise ValueError(
+                f"body returns activities of shape {residual.shape[1:]} and shortcut of shape {skip.shape[1:]}; "
+                "pass a body or a shortcut that gives both the same shape"
+            )
         return self.activation(residual + skip), traces
 
 
@@ -135,6 +145,9 @@ class Elman(Stage):
         init: initialiser of the input weight.
         recurrent_init: initialiser of the recurrent weight; orthogonal keeps long sequences trainable.
         key: random key for the weights.
+
+    Raises:
+        ValueError: a size is not a positive integer, or a name is unknown.
     """
 
     input: Dense
@@ -153,6 +166,9 @@ class Elman(Stage):
         recurrent_init: str | Initialiser = "orthogonal",
         key: Key[Array, ""],
     ):
+        count("fan_in", fan_in)
+        count("units", units)
+        recurrent_init = initialiser(recurrent_init, argument="recurrent_init")
         key_input, key_recurrent = jax.random.split(key)
         self.input = Dense(fan_in, units, init=init, key=key_input)
         self.recurrent = Dense(units, units, bias=False, init=recurrent_init, key=key_recurrent)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from .._checks import choose, count
 from ._activations import Activation
 from ._initialisers import Initialiser, initialiser
 from ._stage import Affine, Model, _activation, replace_sites, sites
@@ -109,6 +110,9 @@ class _Convolution(NamedTuple):
         return [along(1, i, height, columns) for i in range(size)]
 
 
+PADDINGS = ("SAME", "SAME_LOWER", "VALID")
+
+
 class Conv(Affine):
     """A two-dimensional convolution, h' = f(W * h + b), on images (batch, height, width, channels).
 
@@ -117,11 +121,15 @@ class Conv(Affine):
         channels_out: output channels.
         size: side of the square kernel, in pixels.
         stride: step between kernel positions, in pixels.
-        padding: `"SAME"`, `"VALID"`, or a number of zero pixels on each side.
+        padding: `"SAME"` (an odd pixel at the end), `"SAME_LOWER"` (at the start), `"VALID"`, or a number of zero
+            pixels on each side.
         activation: name or elementwise function, see `activation`.
         bias: whether there is a bias for each channel; it starts at zero.
         init: name or function of the weight's initialiser, see `initialiser`.
         key: random key for the weight.
+
+    Raises:
+        ValueError: a size is not a positive integer, `padding` is negative, or a name is unknown.
     """
 
     stride: int = eqx.field(static=True)
@@ -140,13 +148,20 @@ class Conv(Affine):
         init: str | Initialiser = "glorot-normal",
         key: Key[Array, ""],
     ):
+        for name, value in (("channels_in", channels_in), ("channels_out", channels_out), ("size", size)):
+            count(name, value)
+        count("stride", stride)
+        if isinstance(padding, str):
+            choose("padding", padding, PADDINGS)
+        else:
+            count("padding", padding, least=0)
         self.init = initialiser(init)
         self.weight = self.init(key, (size, size, channels_in, channels_out))
         self.bias = jnp.zeros(channels_out) if bias else None
         self.wiring = None
         self.activation = _activation(activation)
-        self.stride = stride
-        self.padding = padding
+        self.stride = int(stride)  # of NumPy, it would be an array in the place of a setting
+        self.padding = padding if isinstance(padding, str) else int(padding)
 
     @property
     def map(self) -> _Convolution:

@@ -49,15 +49,16 @@ INITIALISERS: dict[str, Initialiser] = {
 }
 
 
-def initialiser(name: str | Initialiser) -> Initialiser:
+def initialiser(name: str | Initialiser, *, argument: str = "init") -> Initialiser:
     """Return the initialiser called `name`; a callable `(key, shape) -> array` is returned as it is.
 
     Args:
         name: `glorot-normal`, `glorot-uniform`, `he-normal`, `he-uniform`, `lecun-normal`,
             `lecun-uniform`, `orthogonal`, `normal-by-fan-sum` (variance 1 / (fan_in + fan_out)),
             `uniform-by-fan-in` (within 1/sqrt(fan_in), PyTorch's default) or `zeros`.
+        argument: what an error calls the name.
 
     Raises:
         ValueError: no initialiser has this name; the message names the nearest ones.
     """
-    return name if callable(name) else INITIALISERS[choose("init", name, INITIALISERS)]
+    return name if callable(name) else INITIALISERS[choose(argument, name, INITIALISERS)]

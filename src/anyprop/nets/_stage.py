@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from .._checks import choose, count
 from ._activations import HARD, Activation, activation
 from ._initialisers import Initialiser, initialiser
 
@@ -127,6 +128,9 @@ class Dense(Affine):
         bias: whether there is a bias; it starts at zero.
         init: name or function of the weight's initialiser, see `initialiser`.
         key: random key for the weight.
+
+    Raises:
+        ValueError: a size is not a positive integer, or a name is unknown.
     """
 
     def __init__(
@@ -139,6 +143,8 @@ class Dense(Affine):
         init: str | Initialiser = "glorot-normal",
         key: Key[Array, ""],
     ):
+        count("fan_in", fan_in)
+        count("fan_out", fan_out)
         self.init = initialiser(init)
         self.weight = self.init(key, (fan_in, fan_out))
         self.bias = jnp.zeros(fan_out) if bias else None
@@ -180,6 +186,9 @@ class Norm(Site):
         channels: size of the last axis.
         groups: number of groups of channels that share a mean and a variance; divides `channels`.
         activation: name or elementwise function applied after the normalisation.
+
+    Raises:
+        ValueError: `channels` or `groups` is not a positive integer, or the one does not divide the other.
     """
 
     weight: Float[Array, " channels"]
@@ -189,13 +198,15 @@ class Norm(Site):
     groups: int = eqx.field(static=True)
 
     def __init__(self, channels: int, *, groups: int = 1, activation: str | Activation = "identity"):
+        count("channels", channels)
+        count("groups", groups)
         if channels % groups:
             raise ValueError(f"groups={groups} must divide channels={channels}")
         self.weight = jnp.ones(channels)
         self.bias = jnp.zeros(channels)
         self.wiring = None
         self.activation = _activation(activation)
-        self.groups = groups
+        self.groups = int(groups)
 
     @property
     def map(self) -> Callable[..., Float[Array, "batch ..."]]:
@@ -253,16 +264,27 @@ class Upsample(Stage):
     Args:
         height: height of the result, in pixels.
         width: width of the result, in pixels.
+
+    Raises:
+        ValueError: a size is not a positive integer.
     """
 
     height: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        """Refuse sizes that no image has."""
+        count("height", self.height)
+        count("width", self.width)
 
     def __call__(self, h: Float[Array, "batch height width channels"]) -> Float[Array, "batch ..."]:
         """Return the enlarged image."""
         rows = jnp.arange(self.height) * h.shape[1] // self.height
         columns = jnp.arange(self.width) * h.shape[2] // self.width
         return h[:, rows][:, :, columns]
+
+
+POOLINGS = ("max", "mean", "softmax")
 
 
 class Pool(Stage):
@@ -275,7 +297,7 @@ class Pool(Stage):
         stride: step between windows, in pixels; default: `size`, and nothing else with `"softmax"`.
 
     Raises:
-        ValueError: `kind` is unknown, or windows overlap that cannot.
+        ValueError: `kind` is unknown, `size` or `stride` is not a positive integer, or windows overlap that cannot.
     """
 
     kind: str = eqx.field(static=True)
@@ -283,11 +305,13 @@ class Pool(Stage):
     stride: int = eqx.field(static=True)
 
     def __init__(self, kind: str, size: int, *, stride: int | None = None):
-        if kind not in ("max", "mean", "softmax"):
-            raise ValueError(f"kind={kind!r} is unknown; pass 'max', 'mean' or 'softmax'")
-        if kind == "softmax" and stride not in (None, size):
+        stride = size if stride is None else stride
+        self.kind = choose("kind", kind, POOLINGS)
+        count("size", size)
+        count("stride", stride)
+        if kind == "softmax" and stride != size:
             raise ValueError(f"stride={stride} is not the size of the window; pass {size}, or kind='max'")
-        self.kind, self.size, self.stride = kind, size, stride or size
+        self.size, self.stride = int(size), int(stride)
 
     def __call__(self, h: Float[Array, "batch height width channels"]) -> Float[Array, "batch ..."]:
         """Return the pooled image."""
@@ -315,9 +339,9 @@ class GlobalMean(Stage):
         return h.mean((1, 2))
 
 
-def _activation(name: str | Activation) -> Activation:
+def _activation(name: str | Activation, argument: str = "activation") -> Activation:
     # Inside a class body the name `activation` is the field, so the lookup has a second name.
-    return activation(name)
+    return activation(name, argument=argument)
 
 
 def _is_site(node: object) -> bool:

@@ -3,8 +3,13 @@
     repeat:  W' = W + dW,   dL = L(W) - L(W'),   W = W'
     while |dL| > theta,   with dL = infinity at first
 
-dW is whatever a rule's direction becomes in an Optax optimizer: with `optax.sgd` and `Backprop`, `Newton` or
-`WeightPerturbation` these are the textbook loops of gradient descent, Newton's method and random search.
+dW is whatever a rule's direction becomes in an Optax optimizer: with `optax.sgd` and `Backprop` or `Newton` these are
+the textbook loops of gradient descent and of Newton's method. Random search tries a change, and steps by what it did:
+
+    repeat:  DW ~ N(0, sigma^2),   dL = L(W) - L(W + DW),   W = W + dL DW
+
+A rule that reports what its own change did, as the `improvement` of its credit, stops on that dL: so does
+`WeightPerturbation`, and with `form="literal"` and `optax.sgd(1.0)` this is the textbook loop.
 """
 
 from typing import Literal
@@ -59,7 +64,9 @@ def descend(
         model: the network to start from.
         batch: the examples, the same in every step.
         optimizer: turns directions into steps; `optax.sgd(1.0)` applies them as they are.
-        threshold: theta, the change of the cost at or below which it counts as still, in units of the cost.
+        threshold: theta, the change of the cost at or below which it counts as still, in units of the cost. It is the
+            change by a step; by what it tried, for a rule that tries one and reports its `improvement`, such as
+            `WeightPerturbation`.
         stop: `"literal"` stops at the first change that small, which for a noisy rule may be an unlucky
             perturbation; `"running-mean"` when the last `window` changes are that small on average.
         window: number of steps that the running mean covers, and so the least number of steps it takes.
@@ -105,7 +112,8 @@ def _run(
         learner = learner.apply(updates, credit.memory)
         # The next step needs the credit at W' anyway, and L(W') comes with it.
         new = rule.credit(learner, batch, key=jax.random.fold_in(key, step + 1))
-        changes = changes.at[step % remembered].set(jnp.abs(credit.loss - new.loss))
+        change = credit.metrics.get("improvement", credit.loss - new.loss)
+        changes = changes.at[step % remembered].set(jnp.abs(change))
         return (
             eqx.filter(learner, eqx.is_array),
             opt_state,
