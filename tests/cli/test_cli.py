@@ -2,6 +2,7 @@
 
 import functools
 import json
+import runpy
 import subprocess
 import sys
 from importlib.metadata import version
@@ -28,6 +29,14 @@ def read(path):
 
 def test_version(run):
     assert run("--version") == (0, f"anyprop {version('anyprop')}\n", "")
+
+
+def test_the_package_is_a_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["anyprop", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("anyprop", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"anyprop {version('anyprop')}\n"
 
 
 def test_help_names_every_command(run):
@@ -241,8 +250,13 @@ def test_bench(run, tmp_path):
 
 
 def test_bench_gives_each_rule_its_rate_over_that_of_backprop(run, tmp_path):
-    line = "bench finite-differences --data small.npz --net 784-1-10 --batch-size 10 --rounds 3 --json b.json --quiet"
-    assert run(line).status == 0
+    line = (
+        "bench finite-differences reinforce --data small.npz --net 784-1-10 --batch-size 10 --rounds 3 --json b.json "
+        "--quiet"
+    )
+    status, out, err = run(line)
+    assert (status, out, err.count("\n")) == (0, "", 1)
+    assert err.startswith("reinforce is not timed: ")
     rules = read(tmp_path / "b.json")["rules"]
     assert list(rules) == ["backprop", "finite-differences"]
     assert rules["backprop"]["ratio_to_backprop"] == 1.0

@@ -2,7 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors import SafetensorError
+
+from anyprop.training import _checkpoint, _lock
 
 TINY = "--data small.npz --epochs 1 --net 784-8-10"
 
@@ -13,10 +17,13 @@ WRONG = {
     "train backprop --net 784-8-11": "pass --net 784-256-10",
     "train backprop --net 700-8-10": "784",
     "train backprop --net 784-x-10": "sizes joined by '-'",
-    "train backprop --net 784-0-10": "sizes",
+    "train backprop --net 784-0-10": "--net 784-0-10 must be sizes joined by '-', each of at least 1",
+    "train backprop --net 784-²-10": "sizes joined by '-'",
     "train backprop --net lenet6": "lenet5",
     "train backprop --net resnet20 --init zeros": "--init zeros is not an option of --net resnet20",
-    "train backprop --activation thanh": "tanh",
+    "train backprop --activation thanh": "--activation thanh is unknown; pass one of: tanh",
+    "train backprop --output-activation sigmod": "--output-activation sigmod is unknown; pass one of: sigmoid",
+    "train backprop --net lenet5 --init he-norml": "--init he-norml is unknown; pass one of: he-normal",
     "train backprop --loss cross": "cross-entropy",
     "train backprop --optimizer adamm": "adam",
     "train backprop --momentum 0.9": "--optimizer momentum",
@@ -41,6 +48,7 @@ WRONG = {
     f"train newton {TINY}": "parameters",
     f"train kolen-pollack --decay -1 {TINY}": "decay must be",
     f"compare backprop straight-through {TINY}": "StraightThrough",
+    f"compare backprop reinforce {TINY}": "--activation sigmoid, or pass --set reinforce.units=gaussian, which",
     f"compare backprop conductance-perturbation {TINY}": "needs a spiking network",
     "compare backprop backprop": "only once",
     "compare": "names of rules",
@@ -112,7 +120,15 @@ def test_results_are_never_replaced_unasked(run, tmp_path):
 
     other = run(f"{line} --learning-rate 0.1 --resume")
     assert other.status == 2
-    assert "another optimizer" in other.err
+    assert "another --learning-rate (0.001, now 0.1)" in other.err
+    assert "or pass another --out" in other.err
+    for flag, named in (
+        ("--optimizer sgd", "another --optimizer (adam, now sgd)"),
+        ("--train-size 200", "another --train-size (300, now 200)"),
+        ("--standardise", "another --standardise (False, now True)"),
+        ("--augment flip", "another --augment ([], now ['flip'])"),
+    ):
+        assert named in run(f"{line} {flag} --resume").err
     assert (tmp_path / "r/results.json").read_bytes() == before
 
     more = run(f"train backprop {TINY.replace('--epochs 1', '--epochs 2')} --quiet --out r --resume")
@@ -134,9 +150,41 @@ def test_resume_does_not_mix_commands_or_lose_a_rule(run, tmp_path):
         (tmp_path / folder / "results.json").write_text(json.dumps(record))
     (tmp_path / "trained/metrics.jsonl").touch()
 
-    assert "anyprop compare" in run(f"train backprop {TINY} --out compared --resume").err
-    assert "anyprop train" in run(f"compare backprop {TINY} --out trained --resume").err
+    assert (
+        "--out compared holds the results of an earlier run"
+        in run(f"train backprop {TINY} --out compared --resume").err
+    )
+    assert "--out trained holds a run of fit" in run(f"compare backprop {TINY} --out trained --resume").err
     assert "results of feedback-alignment" in run(f"compare backprop {TINY} --out compared --resume").err
     assert "damaged" not in run(f"compare backprop {TINY} --out compared --resume").err
     (tmp_path / "compared/results.json").write_text("{")
     assert "damaged" in run(f"compare backprop {TINY} --out compared --resume").err
+
+
+def test_what_another_run_is_writing_is_not_overwritten(run, tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/results.json").write_text("{}")
+    with _lock.alone(tmp_path / "r"):
+        status, _, err = run(f"train backprop {TINY} --out r --overwrite")
+    assert status == 2
+    assert "--out r is in use by another run; wait for its end, or pass another --out" in err
+    assert (tmp_path / "r/results.json").read_text() == "{}"
+
+
+def test_a_full_disk_is_one_line(run, monkeypatch):
+    def full(*arguments, **options):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(_checkpoint, "save_file", full)
+    status, _, err = run(f"train backprop {TINY} --quiet --out r")
+    assert status == 2
+    assert err.startswith("error: r/checkpoint.safetensors cannot be written (I/O error: No space left on device")
+    assert err.endswith("make room for it, or pass another --out\n")
+
+
+def test_augmentation_needs_images(run, tmp_path):
+    arrays = {f"x_{split}": np.ones((20, 3), "float32") for split in ("train", "test")}
+    np.savez(tmp_path / "flat.npz", **arrays, y_train=np.arange(20) % 2, y_test=np.arange(20) % 2)
+    err = run("train backprop --data flat.npz --augment flip crop").err
+    assert err.startswith("error: --augment flip crop needs images")
+    assert err.endswith("pass no --augment\n")

@@ -4,7 +4,7 @@ from functools import partial
 import jaxtyping
 import optax
 import pytest
-from test_fit import blobs, build, elman
+from test_fit import blobs, build, contents, elman
 
 import anyprop as ap
 
@@ -47,6 +47,52 @@ def test_an_interrupted_comparison_is_finished_by_resume(tmp_path):
     resumed = quick(rules, build, blobs(), out=tmp_path / "b", resume=True)
     losses = [[r.get("test_loss") for r in c.records] for c in (whole, resumed)]
     assert losses[0] == losses[1]
+
+
+def test_resume_loses_no_other_rule_and_mixes_no_other_kind_of_run(tmp_path):
+    options = {"epochs": 1, "seeds": 1, "alignment": False}
+    quick([ap.Backprop(), ap.KolenPollack()], build, blobs(), out=tmp_path / "both", **options)
+    fit = partial(ap.fit, ap.SignSymmetry(), build, blobs(), batch_size=20, progress=False)
+    fit(epochs=1, alignment=False, out=tmp_path / "one")
+    before = contents(tmp_path)
+
+    def again(folder):
+        quick([ap.Backprop()], build, blobs(), out=tmp_path / folder, resume=True, **options)
+
+    with pytest.raises(ValueError, match="also holds the results of kolen-pollack; name them, too"):
+        again("both")
+    with pytest.raises(ValueError, match="holds a run of fit"):
+        again("one")
+    with pytest.raises(ValueError, match="and no checkpoint"):
+        fit(out=tmp_path / "both", resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_a_second_comparison_into_one_folder_is_refused_while_the_first_one_lasts(tmp_path):
+    def second(end):
+        with pytest.raises(BlockingIOError, match=f"^out='{tmp_path}' is in use"):
+            quick([ap.FeedbackAlignment()], build, blobs(), out=tmp_path, resume=True)
+        ends.append(end)
+
+    ends = []
+    quick([ap.Backprop()], build, blobs(), epochs=1, seeds=1, out=tmp_path, callbacks=[second])
+    assert len(ends) == 1
+
+
+def test_a_later_rule_s_old_results_are_seen_before_the_first_one_trains(tmp_path):
+    (tmp_path / "feedback-alignment").mkdir()
+    (tmp_path / "feedback-alignment/results.json").write_text("{}")
+    for resume in (False, True):
+        with pytest.raises((FileExistsError, ValueError), match="feedback-alignment"):
+            quick([ap.Backprop(), ap.FeedbackAlignment()], build, blobs(), out=tmp_path, resume=resume)
+        assert not (tmp_path / "backprop").exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ""])
+def test_a_name_that_is_no_folder_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match=f"^rules .* {name!r}"):
+        quick({name: ap.Backprop()}, build, blobs(), out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

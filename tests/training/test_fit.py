@@ -1,4 +1,6 @@
+import contextlib
 import dataclasses
+import errno
 import json
 from functools import partial
 from typing import Any
@@ -9,11 +11,11 @@ import jaxtyping
 import numpy as np
 import optax
 import pytest
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 import anyprop as ap
-from anyprop.training import CheckpointError, _checkpoint, _identity
+from anyprop.training import CheckpointError, _checkpoint, _identity, _lock
 
 
 def blobs(n: int = 120, *, shape=(6,), validation: int = 40, test: int = 40, seed: int = 0) -> ap.data.Data:
@@ -31,6 +33,9 @@ def blobs(n: int = 120, *, shape=(6,), validation: int = 40, test: int = 40, see
 
 build = partial(ap.nets.mlp, 6, 5, 3)
 elman = partial(ap.nets.elman, 3, 5, 3, steps=4)
+like_sgd = optax.GradientTransformation(
+    lambda params: (), lambda grads, state, params=None: (jax.tree.map(lambda g: -g, grads), state)
+)
 quick = partial(ap.fit, optimizer=optax.sgd(0.1, momentum=0.9), batch_size=20, progress=False)
 
 
@@ -94,10 +99,10 @@ def test_a_seed_among_several_ends_where_it_ends_alone():
 
 
 def test_one_network_is_trained_as_it_is_and_redrawn_for_several_seeds(key):
-    net = build(key=key)
-    still = quick(ap.Backprop(), net, blobs(), epochs=1, optimizer=optax.sgd(0.0))
+    net, waits = build(key=key), optax.sgd(lambda step: 0.1 * (step > 1000))
+    still = quick(ap.Backprop(), net, blobs(), epochs=1, optimizer=waits)
     assert_same(still.model, net)
-    spread = quick(ap.Backprop(), net, blobs(), epochs=1, seeds=2, optimizer=optax.sgd(0.0))
+    spread = quick(ap.Backprop(), net, blobs(), epochs=1, seeds=2, optimizer=waits)
     first, second = (learner.model.stages[0].weight for learner in spread.learners)
     assert not np.allclose(first, second)
 
@@ -134,6 +139,102 @@ def test_resume_of_a_finished_run_trains_no_further(tmp_path):
     assert first.records == again.records
 
 
+def contents(folder) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("gone", [["checkpoint.safetensors"], ["checkpoint.safetensors", "results.json"]])
+def test_resume_without_a_checkpoint_does_not_replace_what_another_run_found(gone, tmp_path):
+    quick(ap.Backprop(), build, blobs(), epochs=1, out=tmp_path)
+    for name in gone:
+        (tmp_path / name).unlink()
+    before = contents(tmp_path)
+    with pytest.raises(CheckpointError, match="holds the results of an earlier run, and no checkpoint"):
+        quick(ap.Backprop(), build, blobs(), epochs=1, out=tmp_path, resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_checkpoint, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        quick(ap.Backprop(), build, blobs(), epochs=1, out=tmp_path)
+    monkeypatch.undo()
+    quick(ap.Backprop(), build, blobs(), epochs=1, out=tmp_path, resume=True)
+    assert (tmp_path / "results.json").exists()
+
+
+def test_a_second_run_into_one_folder_is_refused_while_the_first_one_lasts(tmp_path):
+    refused = []
+
+    def second(end):
+        before = contents(tmp_path)
+        for resume in (False, True):
+            with pytest.raises(BlockingIOError, match=f"^out='{tmp_path}' is in use by another run") as raised:
+                quick(ap.Backprop(), build, blobs(), epochs=1, out=tmp_path, resume=resume)
+            refused.append(raised.value)
+        assert contents(tmp_path) == before
+
+    quick(ap.Backprop(), build, blobs(), epochs=1, out=tmp_path, callbacks=[second])
+    assert len(refused) == 2
+    quick(ap.Backprop(), build, blobs(), epochs=2, out=tmp_path, resume=True)
+
+
+def test_where_files_cannot_be_locked_a_run_goes_on_without(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def unknown(*arguments):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    with _lock.alone(tmp_path):
+        pass
+
+
+def test_a_full_disk_is_an_error_of_the_system_that_names_the_file(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(_checkpoint, "save_file", full)
+    with pytest.raises(OSError, match=r"checkpoint\.safetensors cannot be written \(.*No space left"):
+        quick(ap.Backprop(), build, blobs(), epochs=1, out=tmp_path)
+
+
+FROZEN = {"model": optax.adam(1e-3), "feedback": optax.set_to_zero()}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "passes"),
+    [
+        (optax.sgd(0.0), False),
+        (optax.sgd(-0.1), False),
+        (optax.adamw(-0.1), False),
+        (optax.sgd(float("nan")), False),
+        (optax.sgd(float("inf")), False),
+        (optax.set_to_zero(), False),
+        (optax.adam(lambda step: 0.1 / step), False),
+        (optax.sgd(1e-30), True),
+        (optax.sgd(1e30), True),
+        (optax.partition(FROZEN, ("model", "feedback")), True),
+        (optax.partition(dict(zip(FROZEN, reversed(FROZEN.values()), strict=True)), ("model", "feedback")), True),
+        (ap.training.in_turns(optax.sgd(0.1), optax.set_to_zero(), steps=50_000), True),
+        (optax.sgd(optax.linear_schedule(0.0, 0.1, 100_000)), True),
+        (optax.sgd(lambda step: 0.1 * (step >= 700)), True),
+        (optax.sgd(lambda step: 0.1 * 2.0**step), True),
+        (optax.chain(optax.clip_by_global_norm(1e-3), optax.lion(1e-3, weight_decay=0.5)), True),
+        (optax.MultiSteps(optax.sgd(0.1), 100).gradient_transformation(), True),
+        (optax.chain(optax.sgd(0.1), optax.apply_every(4)), True),
+    ],
+)
+def test_an_optimizer_that_never_steps_downhill_is_refused(optimizer, passes, key):
+    learner = ap.KolenPollack().init(build(key=key), key=key)
+    expected = contextlib.nullcontext() if passes else pytest.raises(ValueError, match=r"^optimizer ")
+    with expected:
+        _identity.behaviour(optimizer, learner)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -144,7 +245,14 @@ def test_resume_of_a_finished_run_trains_no_further(tmp_path):
         ({"data": blobs(seed=1)}, "data"),
         ({"batch_size": 30}, "batch_size"),
         ({"seeds": 2}, "seeds"),
-        ({"optimizer": optax.sgd(0.2, momentum=0.9)}, "optimizer"),
+        ({"data": blobs(100)}, r"train_size \(120, now 100\)"),
+        ({"data": blobs(validation=0)}, r"validation \(40, now None\)"),
+        (
+            {"optimizer": optax.sgd(0.2, momentum=0.9)},
+            r"optimizer \(scale\(step_size=-0.1\), now scale\(step_size=-0.2\)\)",
+        ),
+        ({"optimizer": like_sgd}, r"optimizer \(\['trace"),
+        ({"optimizer": None}, r"optimizer \(\['trace.*, now adam\)"),
     ],
 )
 def test_a_checkpoint_of_other_settings_is_refused(change, named, tmp_path):
@@ -414,6 +522,12 @@ def test_data_are_delivered_in_the_shape_of_the_net():
         ({"callbacks": print}, TypeError, r"^callbacks must be .* \[print\]"),
         ({"callbacks": ["print"]}, TypeError, "^callbacks must be"),
         ({"seeds": 2.5}, ValueError, "^seeds must be"),
+        ({"seeds": (seed for seed in range(2))}, TypeError, "^seeds must be .* not a generator"),
+        ({"settings": {"rates": np.ones(3)}}, TypeError, "^settings must hold .* type ndarray is not"),
+        ({"settings": ["note"]}, TypeError, "^settings must be a mapping"),
+        ({"optimizer": optax.sgd(0.0)}, ValueError, "^optimizer .* downhill"),
+        ({"optimizer": optax.sgd(-0.1)}, ValueError, "^optimizer .* downhill"),
+        ({"optimizer": optax.sgd(float("nan"))}, ValueError, "^optimizer .* not finite"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_before_anything_is_written(change, error, match, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from ..diagnose import bench
 from ..rules import RULES, find
 from ..training import describe
 from ._cache import cache_compilations
-from ._console import stdout
+from ._console import say, stdout
 from ._flags import Examples, Network, build_rule
 from ._setup import check_json, load_data, name_of_network, network
 from ._words import in_flags
@@ -93,6 +93,9 @@ class Bench:
             write_json(self.json, results)
         if not self.quiet:
             stdout().print(_table(rates, skipped))
+        elif self.rules:  # what was asked for by name and is not done
+            for name, reason in skipped.items():
+                say(f"{name} is not timed: {reason}")
         return 0
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import inspect
-import json
 import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..losses import LOSSES
 from ..nets import Chain, SpikingNetwork
 from ..training import check
 from ..training._compare import one_or_each
+from ..training._lock import alone
 from ._flags import Examples, Network, Output, Training
 from ._optimizers import default_rate, make_optimizer, optimizer_of
 
@@ -51,6 +51,9 @@ def load_data(flags: Examples) -> Data:
 OPTIONS = {"activation": "activation", "output_activation": "output", "init": "init"}
 """Flags of a network, and what its builder calls them."""
 
+NAMES = {"activation": nets.ACTIVATIONS, "output_activation": nets.ACTIVATIONS, "init": nets.INITIALISERS}
+"""What may be named with each."""
+
 BITS = ("sign", "step")
 """Activations that may stand between two sizes: what is heard of a layer then are bits."""
 
@@ -75,6 +78,7 @@ def network(flags: Network, data: Data, rules: Collection[Rule] = ()) -> functoo
     for flag, value in given.items():
         if OPTIONS[flag] not in inspect.signature(builder).parameters:
             raise ValueError(f"{flag}={value} is not an option of net={name}; leave it out")
+        choose(flag, value, NAMES[flag])
     return functools.partial(builder, **{OPTIONS[flag]: value for flag, value in given.items()})
 
 
@@ -84,10 +88,11 @@ def name_of_network(flags: Network, build: functools.partial[Chain | SpikingNetw
 
 
 def _sizes(name: str, data: str, features: int, outputs: int) -> list[int | str]:
-    sizes = [int(size) if size.isdigit() else size for size in name.split("-")]
-    if not all(isinstance(size, int) or size in BITS for size in sizes):
+    sizes = [int(size) if size.isdecimal() else size for size in name.split("-")]
+    if not all(size > 0 if isinstance(size, int) else size in BITS for size in sizes):
         raise ValueError(
-            f"net={name} must be sizes joined by '-', such as 784-256-10, or one of: {', '.join(BUILDERS)}"
+            f"net={name} must be sizes joined by '-', each of at least 1, such as 784-256-10, or one of: "
+            f"{', '.join(BUILDERS)}"
         )
     enough = (1, 2) if outputs == 2 else (outputs,)  # one output tells two classes apart
     if len(sizes) < 2 or sizes[0] != features or sizes[-1] not in enough:
@@ -206,24 +211,24 @@ def learning_rates(texts: tuple[str, ...], rules: Mapping[str, Rule], optimizer:
 # Folders ---------------------------------------------------------------------------------------------
 
 
-def prepare_output(flags: Output, default: Path, rules: Mapping[str, Rule] | None = None) -> Path:
+def prepare_output(flags: Output, default: Path, rules: Collection[str] = ()) -> Path:
     """The folder for results, made sure of.
 
     Args:
         flags: the flags.
         default: the folder where none is named.
-        rules: for a comparison, its rules: each has a folder below. None for a single run.
+        rules: for a comparison, the names of its rules: each has a folder below.
 
     Raises:
         ValueError: it holds results that this run would replace, or cannot be written to.
+        BlockingIOError: results are to be replaced, and another run is writing to them.
     """
     out = flags.out or default
     if flags.resume and flags.overwrite:
         raise ValueError("--resume goes on with old results, --overwrite replaces them; pass one of the two")
-    old = [path for folder in (out, *(out / name for name in rules or ())) for path in _results(folder)]
-    if flags.resume:
-        _refuse_others(out, rules)
-    elif old and not flags.overwrite:
+    folders = [out, *(out / name for name in rules)]
+    old = [path for folder in folders for path in _results(folder)]
+    if old and not flags.resume and not flags.overwrite:
         raise ValueError(
             f"{out} holds results already; pass --resume to go on with them, --overwrite to replace them, "
             "or another --out"
@@ -231,8 +236,11 @@ def prepare_output(flags: Output, default: Path, rules: Mapping[str, Rule] | Non
     check_json(flags.json)
     writable_folder("out", out)
     if flags.overwrite:
-        for path in old:
-            path.unlink()
+        for folder in folders:
+            if folder.is_dir():
+                with alone(folder):  # not under the hands of another run
+                    for path in _results(folder):
+                        path.unlink()
     return out
 
 
@@ -251,25 +259,3 @@ def check_json(path: Path | None) -> None:
 
 def _results(folder: Path) -> list[Path]:
     return [folder / name for name in RESULTS if (folder / name).exists()]
-
-
-def _refuse_others(out: Path, rules: Mapping[str, Rule] | None) -> None:
-    """Refuse to resume into the results of another command, which would be replaced."""
-    path = out / "results.json"
-    if not path.exists():
-        return
-    single = (out / "metrics.jsonl").exists()  # a comparison has them one folder below
-    if single != (rules is None):
-        other = "train" if single else "compare"
-        raise ValueError(f"{out} holds the results of anyprop {other}; pass another --out")
-    lost = set() if rules is None else set(_recorded_rules(path)) - set(rules)
-    if lost:
-        names = ", ".join(sorted(lost))
-        raise ValueError(f"{out} also holds the results of {names}; name them, too, or pass another --out")
-
-
-def _recorded_rules(path: Path) -> list[str]:
-    try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["settings"]["rules"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged; move it away, or pass another --out") from error

@@ -4,7 +4,9 @@ import dataclasses
 import re
 from typing import Any
 
-_ARGUMENT = r"(?<![\w.-])(?P<name>[a-z][a-z_]+)=(?P<value>'[^']*'|<[^>]*>|[\w.+-]*\w)"
+from ..rules import RULES
+
+_ARGUMENT = r"(?<![\w.-])(?P<name>[a-z][a-z_]+)=(?P<value>'[^']*'|<[^>]*>|\([^()]*\)|[\w.+-]*\w)"
 
 _RENAMED = {"source": "data", "augmentation": "augment"}
 """Arguments whose flag has another name."""
@@ -22,19 +24,34 @@ def in_flags(message: str, command: Any) -> str:
     groups = [command, *vars(command).values()]
     flags = {f.name for group in groups if dataclasses.is_dataclass(group) for f in dataclasses.fields(group)}
 
+    def named(name: str) -> str | None:
+        name = _RENAMED.get(name, name)
+        return f"--{name.replace('_', '-')}" if name in flags else None
+
     def flag(match: re.Match[str]) -> str:
-        name, value = _RENAMED.get(match["name"], match["name"]), match["value"].strip("'")
-        if name not in flags:
+        name, value = named(match["name"]), match["value"]
+        if name is None:
             return match[0]
-        name = name.replace("_", "-")
-        return {"True": f"--{name}", "False": f"--no-{name}"}.get(value, f"--{name} {value}")
+        if value.startswith("("):  # a sequence of words
+            words = re.findall("'([^']*)'", value)
+            return " ".join([name, *words]) if words else f"no {name}"
+        value = value.strip("'")
+        return {"True": name, "False": name.replace("--", "--no-", 1)}.get(value, f"{name} {value}")
 
     def network(match: re.Match[str]) -> str:
         sizes = [word.strip(" '\"") for word in match["arguments"].split(",") if "=" not in word]
         return f"--net {'-'.join(sizes) if match['name'] == 'mlp' else match['name']}"
 
+    def rule(match: re.Match[str]) -> str:
+        """Reinforce(units='gaussian') is --units gaussian alone, or of several rules --set reinforce.units=gaussian."""
+        kind = next((name for name, kind in RULES.items() if kind.__name__ == match["rule"]), None)
+        if "set" not in flags or kind is None:
+            return match["argument"]
+        return f"--set {kind}.{match['name']}={match['value'].strip(chr(39))}"
+
     built = r"ap\.nets\.(?P<name>mlp|lenet5|convnet|resnet20|elman)\((?P<arguments>[^()]*)\)"
     message = re.sub(built, network, message)
-    # Reinforce(units='gaussian') is, on the command line, --units gaussian alone.
-    message = re.sub(rf"[A-Z]\w+\(({_ARGUMENT})\)", r"\1", message)
-    return re.sub(_ARGUMENT, flag, message)
+    message = re.sub(rf"(?P<rule>[A-Z]\w+)\((?P<argument>{_ARGUMENT})\)", rule, message)
+    message = re.sub(_ARGUMENT, flag, message)
+    message = re.sub(r"(?<=another )([a-z_]+)(?= \()", lambda match: named(match[1]) or match[0], message)
+    return message.replace("another out folder", "another --out")

@@ -20,11 +20,18 @@ class CheckpointError(ValueError):
 
 
 def save(path: Path, state: PyTree, note: dict[str, Any]) -> None:
-    """Write every array of `state`, `note` as JSON beside them, and a sum of all that, to `path`."""
+    """Write every array of `state`, `note` as JSON beside them, and a sum of all that, to `path`.
+
+    Raises:
+        OSError: the file cannot be written, as on a full disk.
+    """
     arrays = {f"{i:05d}": np.ascontiguousarray(_plain(leaf)) for i, leaf in enumerate(jax.tree.leaves(state))}
     text = json.dumps(without_nan(note), allow_nan=False)
     metadata = {"anyprop": text, "sha256": _sum(text, arrays)}
-    write_whole(path, lambda temporary: save_file(arrays, temporary, metadata=metadata))
+    try:
+        write_whole(path, lambda temporary: save_file(arrays, temporary, metadata=metadata))
+    except SafetensorError as error:  # in which safetensors wraps what the system says
+        raise OSError(f"{path} cannot be written ({error}); make room for it, or pass another out folder") from error
 
 
 def read(path: Path, like: Mapping[str, Any]) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -47,7 +54,8 @@ def read(path: Path, like: Mapping[str, Any]) -> tuple[dict[str, Any], list[np.n
             raise ValueError(f"its note lacks {', '.join(missing)}")
     except (SafetensorError, KeyError, TypeError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged or not a checkpoint of this version of anyprop ({error}); remove it to start again"
+            f"{path} is damaged or not a checkpoint of this version of anyprop ({error}); remove it, and the "
+            "results beside it, to start again"
         ) from error
     return note, list(arrays.values())
 

@@ -15,8 +15,9 @@ from ..contract import Rule
 from ..data import Data
 from ..rules import name_of
 from ._fit import Callback, Run, draw_models, fit
+from ._lock import alone
 from ._progress import Progress
-from ._refusals import check, check_rule, list_seeds, refuse_results
+from ._refusals import check, check_rule, check_settings, list_seeds, refuse_others, refuse_results
 
 
 @dataclasses.dataclass
@@ -106,10 +107,12 @@ def compare(
         The runs, and one table of all.
 
     Raises:
-        ValueError: as for `fit`; also when `rules` is empty or names a rule twice, or `optimizer` misses one or
-            names another.
+        ValueError: as for `fit`; also when `rules` is empty, names a rule twice or by what cannot be the name of its
+            folder, `optimizer` misses one or names another, or `out` holds a run of `fit` or another rule, which
+            `resume` would lose.
         TypeError: an argument is of another kind, or a rule cannot train this kind of network.
         FileExistsError: `out` holds an earlier comparison, and `resume` is not asked for.
+        BlockingIOError: another run is writing to `out`.
     """
     if isinstance(rules, str | type | Rule):
         raise TypeError(f"rules must be a sequence of rules, such as [Backprop(), KolenPollack()], not {rules!r}")
@@ -118,6 +121,8 @@ def compare(
     named = dict(rules) if isinstance(rules, Mapping) else {name_of(rule): rule for rule in rules}
     if not named or len(named) < len(rules):
         raise ValueError("rules must name at least one rule, and each only once; pass a mapping to tell variants apart")
+    if out is not None and (other := [name for name in named if name in ("", "..") or Path(name).name != name]):
+        raise ValueError(f"rules must have names that can be those of folders in out, not {other[0]!r}")
     optimizers = optimizer if isinstance(optimizer, Mapping) else dict.fromkeys(named, optimizer)
     if missing := set(named) - set(optimizers):
         raise ValueError(f"optimizer has no entry for {', '.join(sorted(missing))}")
@@ -129,12 +134,18 @@ def compare(
             rule, model, data, epochs=epochs, batch_size=batch_size, patience=patience, optimizer=optimizers[name],
             callbacks=callbacks,
         )  # fmt: skip
-    if out is not None and not resume:
-        refuse_results(Path(out))
+    check_settings(settings)
     folder = None if out is None else writable_folder("out", Path(out))
     display = Progress(show=progress) if isinstance(progress, bool) else progress
     runs: dict[str, Run] = {}
-    with display:
+    with alone(folder), display:
+        if folder is not None:
+            if resume:
+                refuse_others(folder, named)
+            else:
+                refuse_results(folder, resume=False)
+            for name in named:
+                refuse_results(folder / name, resume=resume)
         for name, rule in named.items():
             runs[name] = fit(
                 rule, net, data, optimizer=optimizers[name], epochs=epochs, batch_size=batch_size, seeds=seeds,

@@ -27,9 +27,10 @@ from ..rules import name_of
 from . import _checkpoint
 from ._checkpoint import CheckpointError
 from ._identity import behaviour, parts, recipe
+from ._lock import alone
 from ._program import Program, State, Steps, describe, on_device, pick, stack
 from ._progress import Progress
-from ._refusals import check, list_seeds, refuse_results
+from ._refusals import check, check_settings, list_seeds, refuse_results
 
 
 class Diverged(FloatingPointError):
@@ -133,8 +134,9 @@ def fit(
             Turn it off for a model that cannot be differentiated.
         callbacks: called after every epoch with an `EpochEnd`; one that returns True ends the run.
         progress: show a progress bar with the time left; or a `Progress` to report to.
-        out: folder for `metrics.jsonl` (a line for each epoch and seed, as they come), `results.json`
-            and `checkpoint.safetensors`. Default: nothing is written.
+        out: folder for `metrics.jsonl` (a line for each epoch and seed, as they come), `results.json`,
+            `checkpoint.safetensors`, and the empty `.lock`, by which one run at a time has it. Default: nothing is
+            written.
         resume: go on from the checkpoint in `out`, if there is one; the run ends bit-identical to one
             that was never interrupted.
         settings: what else to record about the run, such as the name of the optimizer, in the place of the steps and
@@ -146,10 +148,13 @@ def fit(
 
     Raises:
         ValueError: an argument is out of range, sizes do not fit the data, labels do not fit the
-            outputs, or `out` cannot be written to. Raised before anything is compiled or written.
+            outputs, the optimizer never goes downhill, or `out` cannot be written to. Raised before anything is
+            compiled or written.
         FileExistsError: `out` holds an earlier run, and `resume` is not asked for.
+        BlockingIOError: another run is writing to `out`.
         TypeError: an argument is of another kind, or the rule cannot train this kind of network.
-        CheckpointError: the checkpoint is damaged, belongs to other settings, or has more epochs than are asked for.
+        CheckpointError: the checkpoint is damaged, belongs to other settings, has more epochs than are asked for, or is
+            gone, though `out` holds results, which a new run would replace.
         Diverged: the loss became NaN or infinite; the message names the rule, the seed and the step.
 
     Warns:
@@ -174,21 +179,18 @@ def fit(
     )  # fmt: skip
     epochs, batch_size = int(epochs), int(batch_size)  # JSON knows no integers of NumPy
     patience = None if patience is None else int(patience)
-    if out is not None and not resume:
-        refuse_results(Path(out))
+    check_settings(settings)
     if optimizer is None:
         make, rate = (optax.sgd, 1.0) if rule.whole_step else (optax.adam, 1e-3)
         optimizer, known = make(rate), {"optimizer": make.__name__, "learning_rate": rate}
     else:
         known = {"optimizer": steps} if (steps := recipe(optimizer)) else {}
     name = name_of(rule) if name is None else name
-    folder = None if out is None else writable_folder("out", Path(out))
 
     learners = [
         rule.init(model, data=describe(data), key=jax.random.fold_in(root, 1))
         for model, root in zip(models, roots, strict=True)
     ]
-    program = Program(rule, optimizer, data, learners, batch_size=batch_size, alignment=alignment)
     described = {
         "data": data.name,
         "epochs": epochs,
@@ -208,31 +210,37 @@ def fit(
         "seeds": seed_list,
         "patience": patience,
         **parts("optimizer", behaviour(optimizer, learners[0])),
+        "told": _told({**_of_data(data), **known, **(settings or {})}),
     }
-    trainer = _Trainer(program, name, roots, seed_list, patience, folder, identity)
-    if resume:
-        trainer.resume()
-        if trainer.epoch > epochs:
-            raise CheckpointError(
-                f"{trainer.checkpoint} has {trainer.epoch} epochs, more than epochs={epochs}; "
-                "pass at least as many, or another out folder"
-            )
-    warned = _warn_of_hard_units(rule, models[0], name)
-    reporter = Progress(show=progress) if isinstance(progress, bool) else progress
-    with reporter.task(name, epochs, done=trainer.epoch) as advance:
-        trainer.prepare()
-        while trainer.epoch < epochs and not trainer.stopped:
-            records = trainer.advance()
-            advance(trainer.epoch, records)
-            warned = warned or _warn(rule, records)
-            if callbacks:
-                end = EpochEnd(trainer.epoch, records, trainer.learners())
-                asked = [callback(end) for callback in callbacks]  # every callback hears of every epoch
-                if any(asked):
-                    break
-    results = {"settings": described, "versions": versions(), "runs": trainer.runs()}
-    if folder is not None:
-        write_json(folder / "results.json", results)
+    folder = None if out is None else writable_folder("out", Path(out))
+    with alone(folder):
+        if folder is not None:
+            refuse_results(folder, resume=resume)
+        program = Program(rule, optimizer, data, learners, batch_size=batch_size, alignment=alignment)
+        trainer = _Trainer(program, name, roots, seed_list, patience, folder, identity)
+        if resume:
+            trainer.resume()
+            if trainer.epoch > epochs:
+                raise CheckpointError(
+                    f"{trainer.checkpoint} has {trainer.epoch} epochs, more than epochs={epochs}; "
+                    "pass at least as many, or another out folder"
+                )
+        warned = _warn_of_hard_units(rule, models[0], name)
+        reporter = Progress(show=progress) if isinstance(progress, bool) else progress
+        with reporter.task(name, epochs, done=trainer.epoch) as advance:
+            trainer.prepare()
+            while trainer.epoch < epochs and not trainer.stopped:
+                records = trainer.advance()
+                advance(trainer.epoch, records)
+                warned = warned or _warn(rule, records)
+                if callbacks:
+                    end = EpochEnd(trainer.epoch, records, trainer.learners())
+                    asked = [callback(end) for callback in callbacks]  # every callback hears of every epoch
+                    if any(asked):
+                        break
+        results = {"settings": described, "versions": versions(), "runs": trainer.runs()}
+        if folder is not None:
+            write_json(folder / "results.json", results)
     return Run(rule, trainer.learners(best=True), results)
 
 
@@ -278,11 +286,14 @@ class _Trainer:
             return
         note, arrays = _checkpoint.read(self.checkpoint, self._note())
         was, now = note["identity"], json.loads(json.dumps(self.identity))
+        told, tells = was.pop("told", {}), now.pop("told")
         for name in was | now:
             if was.get(name) != now.get(name):
+                kind = name.partition("[")[0]
+                differs = _difference(told.get(kind, {}), tells.get(kind, {}))
+                name, before, after = differs or (name, was.get(name), now.get(name))
                 raise CheckpointError(
-                    f"{self.checkpoint} was written with another {name} "
-                    f"({_short(was.get(name))}, now {_short(now.get(name))}); "
+                    f"{self.checkpoint} was written with another {name} ({_short(before)}, now {_short(after)}); "
                     "run with the settings it was written with, or pass another out folder"
                 )
         self.state, self.best = _checkpoint.restore(self.checkpoint, arrays, (self.state, self.best))
@@ -296,7 +307,7 @@ class _Trainer:
         if not self.history:
             self.history.append(self._records(0.0, None))
         if self.lines is not None:
-            # After a kill the file may be ahead of the checkpoint; it is made to agree with it.
+            # After a kill the file may be behind the checkpoint, or end in half a line; it is made to agree with it.
             write_text(self.lines, "".join(self._line(record) for epoch in self.history for record in epoch))
 
     def advance(self) -> list[dict[str, Any]]:
@@ -312,11 +323,11 @@ class _Trainer:
         if self.patience is not None:
             losses = [record["validation_loss"] for record in records]
             self._keep_best([float("inf") if loss is None else loss for loss in losses])
-        if self.lines is not None:
+        if self.checkpoint is not None and self.lines is not None:
+            # In this order, an epoch in the file of metrics is one in the checkpoint, too.
+            _checkpoint.save(self.checkpoint, (self.state, self.best), self._note())
             with self.lines.open("a", encoding="utf-8") as file:
                 file.write("".join(self._line(record) for record in records))
-        if self.checkpoint is not None:
-            _checkpoint.save(self.checkpoint, (self.state, self.best), self._note())
         return records
 
     def learners(self, best: bool = False) -> list[Learner]:
@@ -461,6 +472,36 @@ def draw_models(net: Any, seeds: list[int]) -> tuple[list[Any], list[Array]]:
     if isinstance(net, types.FunctionType | functools.partial):
         return [net(key=key) for key in keys], roots
     return [net for _ in seeds], roots
+
+
+TELLING = {
+    "data": ("data", "train_size", "validation", "standardise", "augmentation"),
+    "optimizer": ("optimizer", "learning_rate", "momentum", "weight_decay"),
+}
+"""Of the two whose identity is numbers that say nothing to anybody: what is recorded that may say what differs."""
+
+
+def _of_data(data: Data) -> dict[str, Any]:
+    sizes = {"train_size": len(data.train), "validation": data.validation and len(data.validation)}
+    return {"data": data.name, **sizes, "augmentation": data.augmentation}
+
+
+def _told(recorded: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        kind: {name: without_nan(recorded[name]) for name in names if name in recorded}
+        for kind, names in TELLING.items()
+    }
+
+
+def _difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first name with two values, and the two; of two lists as long as each other, only where they differ."""
+    for name in dict.fromkeys([*was, *now]):
+        before, after = was.get(name), now.get(name)
+        if before != after:
+            if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+                before, after = next(pair for pair in zip(before, after, strict=True) if pair[0] != pair[1])
+            return name, before, after
+    return None
 
 
 def _short(value: Any) -> str:

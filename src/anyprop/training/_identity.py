@@ -70,22 +70,54 @@ def text_of(value: Any, within: tuple[Any, ...] = ()) -> str:
     return f"{name} {hashlib.sha256(made.encode()).hexdigest()[:8]}"
 
 
+SURE = 3
+"""Updates that are tried as they come: of all those that are tried, the ones that a run is sure to make."""
+
+PATIENT = 1000
+"""Steps after which an optimizer that has not moved anything is taken to be one that never does."""
+
+
 def behaviour(optimizer: optax.GradientTransformation, learner: Learner) -> list[str]:
-    """What tells one optimizer from another: how far its first three updates go, and later ones.
+    """What tells one optimizer from another: how far its first updates go, `SURE` of them, and later ones.
 
     An Optax optimizer is a pair of functions and cannot be compared or printed, so it is tried. For the later updates
     the counters in its state are set forward: two schedules that begin alike are not the same. As text, because a NaN
     is not equal to itself.
+
+    Raises:
+        ValueError: one of the first updates is not finite, or none that was tried goes downhill anywhere, as with a
+            rate of zero or below.
     """
     params = learner.params
     gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.1), params)
-    state, distances = optimizer.init(params), []
-    for late in [None] * 3 + [2**power for power in range(2, 21)]:
+    state, distances, downhill = optimizer.init(params), [], False
+    for late in [None] * SURE + [2**power for power in range(2, 21)]:
         at = state if late is None else jax.tree.map(functools.partial(_forward, step=late), state)
         updates, after = optimizer.update(gradient, at, params)
         state = after if late is None else state
         distances.append(f"{float(optax.tree.norm(updates)):.5g}")
+        downhill = downhill or _descends(updates)
+        finite = late is not None or all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(updates))
+        if not finite:  # of the later ones, the run may take none
+            raise ValueError("optimizer makes an update that is not finite; pass one with a finite learning rate")
+    if not (downhill or _descends_yet(optimizer, gradient, state, params)):
+        raise ValueError("optimizer moves no parameter downhill; pass one with a learning rate above zero")
     return distances
+
+
+def _descends(updates: Any) -> bool:
+    """Whether any parameter is moved against a gradient that is positive everywhere."""
+    return any(bool((leaf < 0).any()) for leaf in jax.tree.leaves(updates))
+
+
+def _descends_yet(optimizer: optax.GradientTransformation, gradient: Any, state: Any, params: Any) -> bool:
+    """Whether it moves any within `PATIENT` steps more, for one that first gathers gradients leaves no other sign."""
+    update = jax.jit(optimizer.update)
+    for _ in range(PATIENT):
+        updates, state = update(gradient, state, params)
+        if _descends(updates):
+            return True
+    return False
 
 
 def recipe(part: Any, within: tuple[Any, ...] = ()) -> list[str]:

@@ -1,7 +1,8 @@
 """What `fit` and `compare` refuse, before anything is compiled or written."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import optax
 from jaxtyping import Array, PyTree
 
 from .. import _checks
+from .._files import without_nan
 from ..contract import Batch, Rule
 from ..data import Data
 from ..losses import Loss
+from ._checkpoint import CheckpointError
 from ._program import describe
 
 
@@ -120,6 +123,22 @@ def answer_shape(model: PyTree, x: Array | jax.ShapeDtypeStruct) -> tuple[int, .
         ) from error
 
 
+def check_settings(settings: Mapping[str, Any] | None) -> None:
+    """Refuse what cannot be recorded beside the results.
+
+    Raises:
+        TypeError: it is no mapping, or holds what JSON cannot say.
+    """
+    if settings is None:
+        return
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be a mapping, such as {{'note': 'first try'}}, not {settings!r}")
+    try:
+        json.dumps(without_nan(dict(settings)))
+    except TypeError as error:
+        raise TypeError(f"settings must hold numbers, texts and lists, which JSON can say: {error}") from error
+
+
 def check_targets(loss: Loss, batch: Batch, outputs: int) -> None:
     """Refuse a batch whose targets do not fit its inputs, the loss or the network's outputs.
 
@@ -131,18 +150,68 @@ def check_targets(loss: Loss, batch: Batch, outputs: int) -> None:
     loss.check(np.asarray(batch.y), outputs)
 
 
-def refuse_results(folder: Path) -> None:
-    """Raise if `folder` holds the results of an earlier run: nothing that a user has is overwritten."""
+def refuse_results(folder: Path, *, resume: bool) -> None:
+    """Raise if `folder` holds results that a run would replace: nothing that a user has is overwritten.
+
+    Without a checkpoint there is nothing to go on from; but a run that was killed before its first one has lost nothing
+    when it starts again.
+
+    Raises:
+        FileExistsError: it holds an earlier run, and `resume` is not asked for.
+        CheckpointError: it is, and there are results, but no checkpoint.
+    """
     there = [name for name in ("checkpoint.safetensors", "results.json", "metrics.jsonl") if (folder / name).exists()]
-    if there:
+    if there and not resume:
         raise FileExistsError(
             f"out={str(folder)!r} holds an earlier run ({', '.join(there)}); pass resume=True to go on with it, or "
             "another folder"
+        )
+    if "checkpoint.safetensors" not in there and ("results.json" in there or _learned(folder / "metrics.jsonl")):
+        raise CheckpointError(
+            f"out={str(folder)!r} holds the results of an earlier run, and no checkpoint to go on from; pass another "
+            "out folder, or move them away"
+        )
+
+
+def _learned(lines: Path) -> bool:
+    """Whether a `metrics.jsonl` has any epoch but 0, or something that nobody can read."""
+    try:
+        epochs = [json.loads(line)["epoch"] for line in lines.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, TypeError):
+        return True
+    return any(epochs)
+
+
+def refuse_others(folder: Path, rules: Iterable[str]) -> None:
+    """Raise if `folder` holds results that a comparison of `rules` would replace, though it resumes.
+
+    Raises:
+        ValueError: it holds a run of `fit`, or a rule that is not among them, or nobody can read what.
+    """
+    if (folder / "metrics.jsonl").exists():  # a comparison has them one folder below
+        raise ValueError(f"out={str(folder)!r} holds a run of fit, not a comparison; pass another out folder")
+    path = folder / "results.json"
+    if not path.exists():
+        return
+    try:
+        there = list(json.loads(path.read_text(encoding="utf-8"))["settings"]["rules"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged; move it away, or pass another out folder") from error
+    if lost := [name for name in there if name not in rules]:
+        raise ValueError(
+            f"out={str(folder)!r} also holds the results of {', '.join(lost)}; name them, too, or pass another out "
+            "folder"
         )
 
 
 def list_seeds(seeds: int | Sequence[int]) -> list[int]:
     """The seeds that `fit` is asked for, as integers of Python, which alone JSON knows."""
+    if isinstance(seeds, Iterator):
+        raise TypeError(
+            f"seeds must be how many, or a sequence such as [0, 1], not a {type(seeds).__name__}; pass list(...) of it"
+        )
     if not isinstance(seeds, Iterable):
         _checks.count("seeds", seeds)
         return list(range(int(seeds)))
