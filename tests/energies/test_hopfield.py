@@ -4,8 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from anyprop.contract import Batch
 from anyprop.energies import GradientFlow, Hopfield
 from anyprop.nets import Activate, Chain, Conv, Dense, Flatten, Norm, Pool, Residual, mlp
+from anyprop.rules.equilibrium import EquilibriumPropagation
 
 
 def slope(model, state, x):
@@ -58,6 +60,23 @@ def test_a_unit_at_the_end_of_its_range_leaves_it_when_driven_inwards(key):
         jnp.asarray([[0.4, 0.6]]), [jnp.asarray([[0.0, 1.0]])]
     )
     np.testing.assert_allclose(ends.state[0], [[0.2, 0.8]], rtol=1e-6)
+
+
+def test_half_hard_sigmoids_stay_where_the_energy_is_lowest_and_pass_errors_on(x64, key):
+    units = {"activation": "half-hard-sigmoid", "output": "half-hard-sigmoid"}
+    model = Hopfield(mlp(6, 8, 7, 3, **units, key=key), relaxation=GradientFlow(200))
+    x = jax.random.normal(key, (5, 6))
+    s1, s2, s3 = model.settle(x).state
+    for s in (s1, s2, s3):
+        assert np.all((s >= 0) & (s <= 2))
+        assert np.any(s > 0)
+    w1, w2, w3 = (np.asarray(layer.weight) for layer in model.chain.stages)
+    drives = [x @ w1 + s2 / 2 @ w2.T, s1 / 2 @ w2 + s3 / 2 @ w3.T, s2 / 2 @ w3]
+    for s, drive in zip((s1, s2, s3), drives, strict=True):
+        np.testing.assert_allclose(s, np.clip(drive / 2, 0, 2), atol=1e-9)
+    rule = EquilibriumPropagation(free_steps=50)
+    grads, _ = eqx.filter_jit(rule.credit)(rule.init(model, key=key), Batch(x, jnp.arange(5) % 3), key=key).grads
+    assert all(np.any(layer.weight != 0) for layer in grads.chain.stages)
 
 
 def test_convolutions_with_pooling_settle_with_their_transpose_as_feedback(x64, key):

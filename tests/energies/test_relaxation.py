@@ -8,7 +8,7 @@ import pytest
 
 from anyprop.energies import Convergent, Dynamics, FixedPoint, GradientFlow, Hopfield, Initialized, Sweeps
 from anyprop.losses import SquaredError
-from anyprop.nets import Chain, Conv, Dense, Flatten, mlp
+from anyprop.nets import Chain, Conv, Dense, Flatten, Pool, mlp
 
 
 def network(key, *sizes, units="hard-sigmoid", **settings):
@@ -170,9 +170,24 @@ def test_a_convergent_network_of_hard_sigmoids_rests_where_the_hopfield_network_
     np.testing.assert_allclose(Hopfield(chain, relaxation=Sweeps(60))(x), Convergent(chain)(x), atol=1e-9)
 
 
-def test_no_sweep_raises_the_energy(x64, key):
-    model = Convergent(mlp(4, 7, 6, 3, activation="sigmoid", output="sigmoid", key=key), relaxation=Sweeps(1))
-    x = jax.random.uniform(key, (5, 4))
+def pooled(kind, key):
+    """A convolution whose rates are pooled, with weights strong enough for the pooling to matter."""
+    convolution, dense = (
+        Conv(1, 3, 3, activation="hard-sigmoid", key=key),
+        Dense(12, 3, activation="hard-sigmoid", key=key),
+    )
+    chain = Chain([convolution, Pool(kind, 2), Flatten(), dense], input_shape=(4, 4, 1))
+    return jax.tree.map(lambda w: 3 * w, chain)
+
+
+@pytest.mark.parametrize("system", ["smooth", "half-hard", "mean"])
+def test_no_sweep_raises_the_energy(x64, key, system):
+    if system == "mean":
+        model = Hopfield(pooled("mean", key), relaxation=Sweeps(1))
+    else:
+        units, view = ("sigmoid", Convergent) if system == "smooth" else ("half-hard-sigmoid", Hopfield)
+        model = view(mlp(4, 7, 6, 3, activation=units, output=units, key=key), relaxation=Sweeps(1))
+    x = jax.random.uniform(key, (5, *model.input_shape))
 
     def sweep(state, _):
         return model.settle(x, state).state, model.energy(state, x)
@@ -180,6 +195,13 @@ def test_no_sweep_raises_the_energy(x64, key):
     _, energies = jax.lax.scan(sweep, [s + 0.9 for s in model.start(x)], length=8)
     assert np.all(np.diff(energies, axis=0) <= 1e-12)
     assert np.all(energies[-1] < energies[0] - 0.01)
+
+
+@pytest.mark.parametrize("kind", ["max", "softmax"])
+def test_sweeps_through_a_maximum_may_not_come_to_rest_and_say_so(x64, key, kind):
+    ends = Hopfield(pooled(kind, key)).settle(jax.random.uniform(key, (20, 4, 4, 1)), relaxation=Sweeps(200, 1e-6))
+    assert not ends.converged.all()
+    assert ends.residual.max() > 0.1
 
 
 @pytest.mark.parametrize("beta", [-2.0, 0.5, 2.0])

@@ -2,15 +2,13 @@ import dataclasses
 import warnings
 from functools import partial
 
+import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import anyprop as ap
-from anyprop.losses import SquaredError
-from anyprop.rules.equilibrium._rule import onset
 from anyprop.training import RuleWarning
 from anyprop.training._fit import _warn
 
@@ -88,10 +86,33 @@ def test_without_a_tolerance_it_complains_of_drift_that_hides_the_nudge():
         assert rule.complaint({}) is None
 
 
-def test_the_nudge_first_moves_an_output_by_beta_times_the_error(key):
-    output, y = jax.random.uniform(key, (4, 3)), jnp.asarray([0, 1, 2, 0])
-    expected = 0.2 * np.max(np.abs(output - np.eye(3)[np.asarray(y)]))
-    np.testing.assert_allclose(onset(SquaredError(), -0.2, output, y)["nudge_speed"], expected, rtol=1e-6)
+def test_contrastive_hebbian_learning_says_once_that_drift_hides_the_answer_and_nothing_by_default():
+    def net(key, scale):
+        net = ap.nets.mlp(3, 20, 20, 2, activation="tanh", key=key)
+        return jax.tree.map(lambda w: scale * w if eqx.is_inexact_array(w) else w, net)
+
+    fit = partial(ap.fit, data=two_clouds(), batch_size=20, epochs=2, progress=False, alignment=False)
+    with pytest.warns(RuleWarning, match="within 15 steps of 1: in layer . .* the clamped outputs first move") as seen:
+        fit(ap.ContrastiveHebbian(feedback=1.0), partial(net, scale=2))
+    assert len(seen) == 1
+    fit(ap.ContrastiveHebbian(), partial(net, scale=1))  # where a warning is an error
+
+
+def test_a_layer_is_judged_by_how_fast_clamped_outputs_first_move_it():
+    metrics = {"free_residual": 0.3, "free_residual_1": 0.02, "free_residual_2": 0.3, "clamp_speed_1": 0.05}
+    assert ap.ContrastiveHebbian().complaint(metrics) is None
+    complaint = ap.ContrastiveHebbian().complaint(metrics | {"clamp_speed_1": 0.01})
+    assert "in layer 1 the fastest unit of a batch still moved at 0.02" in complaint
+    assert complaint.endswith("faster than at 0.01; pass more free_steps or a smaller step_size")
+
+
+def test_samples_that_drift_are_complained_of():
+    rule = ap.StochasticEquilibriumPropagation(nudged_steps=7)
+    metrics = {"free_residual": 0.1, "nudged_residual": 0.3, "nudge_speed": 0.2}
+    assert rule.complaint(metrics | {"nudged_residual": 0.1}) is None
+    complaint = rule.complaint(metrics)
+    for part in ("the nudged phase did not settle within 7 steps of 0.2", "faster than at 0.2; pass more nudged_steps"):
+        assert part in complaint
 
 
 def test_signs_that_no_error_passes_are_complained_of_once():

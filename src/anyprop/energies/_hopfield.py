@@ -8,7 +8,9 @@ between two layers act on the rates and belong to W_k.
 
 Units of bounded range: a hard sigmoid's state is kept in [0, 1], and a rectifier's above 0. In there rho(s) = s, and
 rho'(s) = 1 with both ends included, so that a unit leaves the end of its range when it is driven inwards. Given all the
-others, such a unit rests where its drive is, or at the end of its range that is nearest to it.
+others, such a unit rests where its drive is, or at the end of its range that is nearest to it. A half-hard sigmoid's
+state is kept in [0, 2]. In there rho(s) = s / 2 and rho'(s) = 1/2, so that it rests at half its drive, and its rate is
+a quarter of it.
 
 Source: Scellier and Bengio 2017.
 """
@@ -18,10 +20,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..nets import HARD, Chain
+from ..nets import ACTIVATIONS, HARD, Activation, Chain
 from ._energy import Nudge
 from ._layered import RANGES, Activity, Layered, inner, primitive
 from ._relaxation import Dynamics, GradientFlow, Relaxation
+
+HALF = ACTIVATIONS["half-hard-sigmoid"]
+
+BOUNDS: dict[Activation, tuple[float, float]] = {**RANGES, HALF: (0.0, 2.0)}
+"""Activations that are straight lines in a range and constant outside of it, where no unit rests; and that range."""
 
 
 class Hopfield(Layered):
@@ -32,9 +39,12 @@ class Hopfield(Layered):
 
     Args:
         chain: dense and convolutional layers, the last stage one of them, with pooling and flattening between
-            them; hard sigmoids are what equilibrium propagation was published with. A residual block's shortcut
+            them; hard sigmoids are what equilibrium propagation was published with. Half-hard ones, published for
+            `Convergent` networks, answer a drive with half the rate that they have there. A residual block's shortcut
             joins the drive of its last layer, which then has the block's activation.
         relaxation: how it settles when it is called. `FixedPoint` and `Sweeps` need hard sigmoids or rectifiers.
+            Where a maximum is pooled, how a unit is driven depends on whether it is the largest itself, and under
+            softmax pooling on its rate: neither may then come to rest, as the residual says. Pooling by mean is safe.
 
     Raises:
         TypeError: a stage has no place in the energy, or an activation no derivative to settle by.
@@ -61,9 +71,14 @@ class Hopfield(Layered):
         return sum((0.5 * inner(s, s) for s in state), -primitive(self.chain, self.rates(state), x))
 
     def rates(self, state: PyTree) -> list[Activity]:
-        """Return rho(s_k) of each layer, which is s_k itself for units that are kept in their range."""
-        units = zip(self.activations, state, strict=True)
-        return [s if activation in RANGES else activation(s) for activation, s in units]
+        """Return rho(s_k) of each layer, which of units that are kept in their range is a multiple of s_k."""
+
+        def rate(activation: Activation, s: Activity) -> Activity:
+            if activation in BOUNDS:
+                return s / 2 if activation is HALF else s
+            return activation(s)
+
+        return [rate(*unit) for unit in zip(self.activations, state, strict=True)]
 
     def dynamics(self, x: Activity, nudge: Nudge | None = None) -> Dynamics:
         """Return the projected gradient flow, and the rest of each unit where it is known.
@@ -74,7 +89,7 @@ class Hopfield(Layered):
                 quadratic functions of single units, as squared error and the tether of `Initialized` are.
         """
         flow = super().dynamics(x, nudge)
-        if not all(activation in RANGES for activation in self.activations):
+        if not all(activation in BOUNDS for activation in self.activations):
             return flow
 
         def answer(state: PyTree) -> PyTree:
@@ -86,8 +101,8 @@ class Hopfield(Layered):
         return flow._replace(answer=answer)
 
     def project(self, state: PyTree) -> list[Activity]:
-        """Return the state with hard sigmoids clipped to [0, 1] and rectifiers to what is not below 0."""
-        bounds = [RANGES.get(activation) for activation in self.activations]
+        """Return the state with hard sigmoids clipped to [0, 1], half-hard ones to [0, 2], and rectifiers above 0."""
+        bounds = [BOUNDS.get(activation) for activation in self.activations]
         return [s if b is None else jnp.clip(s, *b) for s, b in zip(state, bounds, strict=True)]
 
     def output(self, state: PyTree) -> Activity:

@@ -226,7 +226,9 @@ class Sweeps(Iteration):
     Of a layered system, a step is a sweep from the first layer to the last. Where units answer with their exact rest,
     no sweep raises the energy, so it always converges where that has a lowest point: in a `Resistive` or `Hopfield`
     network, under a nudge too if that is quadratic in single units, as squared error is. A unit of a `Convergent`
-    network answers a nudge by its slope where the unit stands, so strong ones need the gradient flow.
+    network answers a nudge by its slope where the unit stands, so strong ones need the gradient flow. In a chain this
+    takes pooling by mean: what a unit gets through the maximum or the softmax of a window depends on its own rate, so
+    that a sweep may raise the energy there and go on for ever, and leave a residual.
 
     Args:
         steps: sweeps at most, a positive number.

@@ -14,12 +14,15 @@ from anyprop.cli._flags import hyperparameter_flags, parse_assignment
 from anyprop.contract import hyperparameters
 from anyprop.energies import (
     BacktrackingFlow,
+    Convergent,
     Energy,
     FixedPoint,
     GradientFlow,
     Hopfield,
     Langevin,
     Noisy,
+    ReadOut,
+    Resistive,
     Root,
     SimulatedDevice,
     Sweeps,
@@ -158,6 +161,43 @@ def test_without_a_tolerance_rest_is_where_the_error_can_be_felt_over_drift(key,
     if rule is ap.rules.equilibrium.BackpropThroughRelaxation:  # through all steps it asks for no rest
         whole = rule(21, free_steps=21)
         assert whole.complaint(told(whole, net(key), batch) | {"free_residual": 10.0}) is None
+
+
+def smooth(key):
+    return ap.nets.mlp(4, 5, 3, activation="sigmoid", output="sigmoid", key=key)
+
+
+@pytest.mark.parametrize(
+    ("system", "first"),
+    [
+        (lambda key: Hopfield(net(key)), lambda _, error: error),
+        (lambda key: Hopfield(smooth(key)), lambda s, error: error * jax.nn.sigmoid(s) * jax.nn.sigmoid(-s)),
+        (lambda key: Convergent(smooth(key)), None),
+        (lambda key: Resistive(4, 5, 3, key=key), None),
+        (lambda key: ReadOut(Hopfield(net(key)), ap.nets.Dense(3, 3, key=key)), None),
+    ],
+    ids=["hopfield", "hopfield-sigmoid", "convergent-sigmoid", "resistive", "read-out"],
+)
+def test_a_nudge_is_first_felt_as_what_it_adds_to_the_velocities(x64, key, system, first):
+    rule, batch, model = ap.EquilibriumPropagation(0.2, free_steps=2, nudged_steps=1), examples(key), system(key)
+    metrics = told(rule, model, batch)
+    model = rule.init(model, key=key).model
+    rest = model.settle(batch.x).state
+    nudge = lambda state: 0.2 * rule.loss(model.output(state), batch.y)  # noqa: E731
+    free, nudged = (model.dynamics(batch.x, pull).velocity(rest) for pull in (None, nudge))
+    *below, last = (np.max(np.abs(b - a)) for a, b in zip(free, nudged, strict=True))
+    np.testing.assert_allclose([*below, metrics["nudge_speed"]], [*(0 * v for v in below), last], rtol=1e-9)
+    if first:
+        error = 0.2 * (model.output(rest) - jax.nn.one_hot(batch.y, 3))
+        np.testing.assert_allclose(last, np.max(np.abs(first(rest[-1], error))), rtol=1e-9)
+
+
+def test_drift_that_hides_the_nudge_of_saturated_units_is_complained_of(x64, key):
+    chain = eqx.tree_at(lambda c: c.stages[-1].bias, smooth(key), jnp.full(3, -5.0))
+    rule = ap.EquilibriumPropagation(0.1, free_steps=40, step_size=0.1, variant="one-sided", network="convergent")
+    complaint = rule.complaint(told(rule, chain, examples(key)))
+    assert complaint.startswith("the free phase did not settle within 40 steps of 0.1")
+    assert "the nudge first moves no unit faster than at" in complaint
 
 
 def test_nudged_phases_are_looked_at_as_well():

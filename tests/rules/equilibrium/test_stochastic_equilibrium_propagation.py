@@ -96,6 +96,8 @@ def test_without_heat_it_is_equilibrium_propagation(x64, key):
     for one, other in zip(jax.tree.leaves(found.grads), jax.tree.leaves(expected.grads), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     assert max(found.metrics["free_residual"], found.metrics["nudged_residual"]) < 1e-6
+    np.testing.assert_allclose(found.metrics["nudge_speed"], expected.metrics["nudge_speed"], rtol=1e-6)
+    assert cold.complaint({name: float(value) for name, value in found.metrics.items()}) is None
 
 
 def test_it_reports_the_mean_over_the_free_samples(x64, key):

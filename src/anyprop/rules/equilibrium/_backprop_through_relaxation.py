@@ -101,5 +101,5 @@ class BackpropThroughRelaxation(Settling):
 
         (loss, (output, end)), grads = eqx.filter_value_and_grad(cost, has_aux=True)(model)
         # Back through all steps it is the gradient of what they led to, at rest or not.
-        metrics = report("free", end) | (error_speed(self.loss, output, batch.y) if rest else {})
+        metrics = report("free", end) | (error_speed(model, end.state, batch, self.loss) if rest else {})
         return Credit(loss, output, (grads, None), learner.memory, metrics)

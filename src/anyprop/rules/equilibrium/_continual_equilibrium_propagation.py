@@ -147,7 +147,7 @@ class ContinualEquilibriumPropagation(Settling):
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
         end = jax.tree.map(lambda *phases: jnp.concatenate(phases), *ends)
-        metrics = report("free", free) | report("nudged", end) | onset(self.loss, self.beta, output, batch.y)
+        metrics = report("free", free) | report("nudged", end) | onset(model, free.state, batch, self.loss, self.beta)
         return Credit(loss, output, (grads, None), learner.memory, metrics)
 
     def _nudge(self, model: Energy, batch: Batch, beta: float) -> Nudge:

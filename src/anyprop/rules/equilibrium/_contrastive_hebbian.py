@@ -55,7 +55,9 @@ class ContrastiveHebbian(Rule):
 
     It reports, as metrics that begin with `free_` or `clamped_`: `steps` taken, the mean over the batch; `residual`,
     the speed of the batch's fastest unit at the end, and as `residual_1` and on that of each layer's; `converged`, the
-    fraction of examples that settled to `tolerance`. And `contrast`, the mean of J, in units of the cost: negative
+    fraction of examples that settled to `tolerance`. As `clamp_speed_1` and on, for each hidden layer, how fast the
+    clamped outputs first move its fastest unit: without a tolerance, a phase whose layer moves faster than that by
+    itself has not settled. And `contrast`, the mean of J, in units of the cost: negative
     where the clamped phase has come to rest in a deeper minimum than the free one.
 
     Args:
@@ -131,11 +133,12 @@ class ContrastiveHebbian(Rule):
         rates = model.rates(free.state)
         j, grads = eqx.filter_value_and_grad(contrast)(model)
         metrics = report("free", free) | report("clamped", clamped) | {"contrast": j}
+        metrics |= _onset(model, free.state, batch.x, y)
         loss = jnp.mean(self.loss(output, batch.y))
         return Credit(loss, output, (grads, None), learner.memory, metrics)
 
     def complaint(self, metrics: Mapping[str, float]) -> str | None:
-        """Say that a phase does not settle to the tolerance."""
+        """Say that a phase does not settle: to the tolerance, or to where the answer can be told from drift."""
         for phase, steps in (("free", self.free_steps), ("clamped", self.clamped_steps)):
             taken, remedy = f"{steps} steps of {self.step_size:g}", f"more {phase}_steps or a smaller step_size"
             if found := restless(metrics, phase, self.tolerance, taken, remedy):
@@ -144,3 +147,14 @@ class ContrastiveHebbian(Rule):
 
     def _phase(self, steps: int) -> GradientFlow:
         return GradientFlow(steps, self.step_size, self.tolerance)
+
+
+def _onset(model: WeakFeedback, rest: list[Array], x: Array, y: Array) -> dict[str, Float[Array, ""]]:
+    """How fast clamped outputs first move each hidden layer, one after the other from the last to the first."""
+    free, clamped = (model.dynamics(x, clamp).velocity for clamp in (None, y))
+    state, found, drift = list(rest), {}, free(rest)
+    for k in reversed(range(len(rest) - 1)):
+        velocity = clamped(state)[k]
+        found[f"clamp_speed_{k + 1}"] = jnp.max(jnp.abs(velocity - drift[k]))
+        state[k] = rest[k] + velocity
+    return found

@@ -47,7 +47,8 @@ class DeepBoltzmann(LayeredRule):
 
     `Credit.loss` is the cost of the reconstruction or of the classes, by mean field. How the mean field of the data
     ended is in `mean_field_steps`, `mean_field_residual` and `mean_field_converged`; the mean energies of the two
-    sides are `clamped_energy` and `released_energy`.
+    sides are `clamped_energy` and `released_energy`. A mean field that is not at rest is not complained of: its update
+    raises the bound of these means, which more sweeps only make tighter.
 
     Args:
         mean_field_steps: sweeps of mean field over the layers, at least 1.

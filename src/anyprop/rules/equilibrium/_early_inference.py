@@ -145,7 +145,7 @@ class EarlyInference(Settling):
 
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
-        metrics = report("free", free) | onset(self.loss, self.beta, output, batch.y)
+        metrics = report("free", free) | onset(model, free.state, batch, self.loss, self.beta)
         return Credit(loss, output, (eqx.filter_grad(taught)(model), None), learner.memory, metrics)
 
 

@@ -183,5 +183,5 @@ class EquilibriumPropagation(Settling):
         loss = jnp.mean(self.loss(output, batch.y))
         metrics = report("free", free) | report("nudged", ends)
         if isinstance(model, Energy):  # a device has a time constant of its own
-            metrics |= onset(self.loss, high, output, batch.y)
+            metrics |= onset(model, free.state, batch, self.loss, high)
         return Credit(loss, output, (grads, None), memory, metrics)

@@ -149,7 +149,9 @@ class HolomorphicEquilibriumPropagation(Settling):
         grads = jax.tree.map(jnp.real, continuation(slope)(weights, betas, ends.state))
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
-        metrics = report("free", free) | report("nudged", ends) | onset(self.loss, self.radius, output, batch.y)
+        metrics = (
+            report("free", free) | report("nudged", ends) | onset(model, free.state, batch, self.loss, self.radius)
+        )
         return Credit(loss, output, (grads, None), learner.memory, metrics)
 
     def complaint(self, metrics: Mapping[str, float]) -> str | None:

@@ -72,5 +72,5 @@ class ImplicitDifferentiation(Settling):
             return jnp.mean(self.loss(output, batch.y)), (output, free)
 
         (loss, (output, free)), grads = eqx.filter_value_and_grad(cost, has_aux=True)(learner.model)
-        metrics = report("free", free) | error_speed(self.loss, output, batch.y)
+        metrics = report("free", free) | error_speed(learner.model, free.state, batch, self.loss)
         return Credit(loss, output, (grads, None), learner.memory, metrics)

@@ -155,7 +155,7 @@ class InitializedEquilibriumPropagation(Settling):
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
         metrics = report("free", free) | report("nudged", nudged) | {"free_distance": distance}
-        metrics |= onset(self.loss, beta, output, batch.y)
+        metrics |= onset(model, free.state, batch, self.loss, beta)
         return Credit(loss, output, (eqx.filter_grad(cost)(model), None), learner.memory, metrics)
 
 

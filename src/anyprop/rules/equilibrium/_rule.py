@@ -10,9 +10,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..._checks import choose, count, non_negative, positive
-from ...contract import Needs, Rule
-from ...energies import Convergent, Energy, FixedPoint, GradientFlow, Hopfield, Relaxation, Settled, Sweeps
-from ...energies._relaxation import Iteration, ToRest
+from ...contract import Batch, Needs, Rule
+from ...energies import (
+    Convergent,
+    Energy,
+    FixedPoint,
+    GradientFlow,
+    Hopfield,
+    Relaxation,
+    Settled,
+    State,
+    Sweeps,
+    VectorField,
+)
+from ...energies._relaxation import Iteration, ToRest, fastest, speeds
 from ...losses import Loss, SquaredError, as_loss
 from ...nets import Chain
 
@@ -74,7 +85,7 @@ class Phases(Rule):
     def complaint(self, metrics: Mapping[str, float]) -> str | None:
         """Say that a phase does not settle: to the tolerance, or to where a nudge can be told from drift.
 
-        A state that moves faster by itself than the nudge first moves the outputs says nothing about the error. A
+        A state that moves faster by itself than the nudge first moves any unit says nothing about the error. A
         device is not judged: it settles by itself, whatever is passed here.
         """
         if not metrics.keys() & {"nudge_speed", "error_speed"}:
@@ -139,7 +150,7 @@ def restless(metrics: Mapping[str, float], phase: str, tolerance: float, taken: 
     """Say that a phase did not settle: to numbers, to its tolerance, or without one to where the error can be felt.
 
     Args:
-        metrics: of an epoch, as `report` and `onset` name them.
+        metrics: of an epoch, as `report` and `onset` name them, or `clamp_speed_k` of each layer by itself.
         phase: the phase's name.
         tolerance: the speed it was to settle to; 0 for none.
         taken: how far it went.
@@ -147,37 +158,49 @@ def restless(metrics: Mapping[str, float], phase: str, tolerance: float, taken: 
     """
     if (residual := metrics.get(f"{phase}_residual")) is None:
         return None
-    speeds = {name: v for name, v in metrics.items() if name.startswith(f"{phase}_residual_")}
+    layers = {name: v for name, v in metrics.items() if name.startswith(f"{phase}_residual_")}
     if not math.isfinite(residual):
-        lost = ", ".join(name.rpartition("_")[2] for name, speed in speeds.items() if not math.isfinite(speed))
+        lost = ", ".join(name.rpartition("_")[2] for name, speed in layers.items() if not math.isfinite(speed))
         return (
             f"the state of the {phase} phase is not finite{f', in layer {lost}' if lost else ''}: the slope of the "
             f"energy is not, where the phase starts or on its way, or a step was too long; pass a model whose slope is "
             f"finite there, or a smaller step_size"
         )
-    where = f", in layer {max(speeds, key=speeds.__getitem__).rpartition('_')[2]}," if speeds else ""
-    fastest = f"the fastest unit of a batch{where} still moved at {residual:.2g} per unit of time"
+    where = f", in layer {max(layers, key=layers.__getitem__).rpartition('_')[2]}," if layers else ""
+    drift = f"the fastest unit of a batch{where} still moved at {residual:.2g} per unit of time"
     if tolerance:
         missed = 1 - metrics.get(f"{phase}_converged", 1.0)
-        end = f"{missed:.2%} of the {phase} phases did not settle to tolerance={tolerance:g} within {taken}: {fastest}"
+        end = f"{missed:.2%} of the {phase} phases did not settle to tolerance={tolerance:g} within {taken}: {drift}"
         return f"{end}; pass {remedy}" if missed > 0 else None
+    end = f"the {phase} phase did not settle within {taken}"
     for cause in ("nudge", "error"):
-        if residual > (speed := metrics.get(f"{cause}_speed", math.inf)):
+        if residual > (felt := metrics.get(f"{cause}_speed", math.inf)):
+            return f"{end}: {drift}, and the {cause} first moves no unit faster than at {felt:.2g}; pass {remedy}"
+    for name, speed in layers.items():
+        layer = name.rpartition("_")[2]
+        if speed > (felt := metrics.get(f"clamp_speed_{layer}", math.inf)):
             return (
-                f"the {phase} phase did not settle within {taken}: {fastest}, and the {cause} first moves no output "
-                f"unit faster than at {speed:.2g}; pass {remedy}"
+                f"{end}: in layer {layer} the fastest unit of a batch still moved at {speed:.2g} per unit of time, and "
+                f"the clamped outputs first move no unit there faster than at {felt:.2g}; pass {remedy}"
             )
     return None
 
 
-def onset(loss: Loss, beta: float | Array, output: Array, y: Array) -> dict[str, Float[Array, ""]]:
-    """How fast a nudge first moves the batch's fastest output unit, |beta dC/d(output)|."""
-    return {"nudge_speed": jnp.max(jnp.abs(beta * loss.error(output, y)))}
+def onset(
+    model: Energy | VectorField, state: State, batch: Batch, loss: Loss, beta: float | Array
+) -> dict[str, Float[Array, ""]]:
+    """How fast a nudge first moves the batch's fastest unit: what it adds to the velocities at the free rest."""
+
+    def nudge(state: State) -> Float[Array, " batch"]:
+        return beta * loss(model.output(state), batch.y)
+
+    free, nudged = (model.dynamics(batch.x, pull).velocity(state) for pull in (None, nudge))
+    return {"nudge_speed": jnp.max(fastest(speeds(free, nudged)))}
 
 
-def error_speed(loss: Loss, output: Array, y: Array) -> dict[str, Float[Array, ""]]:
+def error_speed(model: Energy | VectorField, state: State, batch: Batch, loss: Loss) -> dict[str, Float[Array, ""]]:
     """The same of a nudge of 1, for rules without one."""
-    return {"error_speed": onset(loss, 1.0, output, y)["nudge_speed"]}
+    return {"error_speed": onset(model, state, batch, loss, 1.0)["nudge_speed"]}
 
 
 def _is_relaxation(node: object) -> bool:

@@ -18,6 +18,7 @@ Exact limit: as n -> inf and the step size -> 0, the gradient of (A(beta) - A(0)
 propagation.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, get_args
 
 import equinox as eqx
@@ -41,7 +42,7 @@ from ...energies import (
 )
 from ...energies._relaxation import fastest, speeds
 from ...losses import Loss, SquaredError, as_loss
-from ._rule import as_energy
+from ._rule import as_energy, onset, restless
 
 Variant = Literal["one-sided", "centred"]
 
@@ -59,7 +60,8 @@ class StochasticEquilibriumPropagation(Rule):
     the state better than the nudge moves it: sqrt(temperature / samples) well below beta times the error.
 
     It reports, as `free_residual` and `nudged_residual`, the net speed of the batch's fastest unit over the time of
-    sampling: noise moves it back and forth, and what is left is a drift.
+    sampling: noise moves it back and forth, and what is left is a drift. That it is faster than the nudge first moves a
+    unit, `nudge_speed`, is complained of.
 
     Args:
         beta: strength of the nudge, in units of the energy per unit of the cost, above 0. A nudge of -beta pushes
@@ -173,7 +175,16 @@ class StochasticEquilibriumPropagation(Rule):
         output = jnp.mean(jax.vmap(model.output)(free), axis=0)
         loss = jnp.mean(self.loss(output, batch.y))
         metrics = {"free_residual": jnp.max(free_drift), "nudged_residual": jnp.max(drift)}
+        metrics |= onset(model, last(free), batch, self.loss, high)
         return Credit(loss, output, (eqx.filter_grad(contrast)(model), None), learner.memory, metrics)
+
+    def complaint(self, metrics: Mapping[str, float]) -> str | None:
+        """Say that a phase drifts, while it is sampled, faster than the nudge first moves a unit."""
+        for phase, steps in (("free", self.free_steps), ("nudged", self.nudged_steps)):
+            remedy = f"more {phase}_steps, a smaller step_size, or more samples where noise moves it"
+            if found := restless(metrics, phase, 0.0, f"{steps} steps of {self.step_size:g}", remedy):
+                return found
+        return None
 
 
 def last(samples: Samples) -> State:

@@ -132,7 +132,7 @@ class VectorFieldEquilibriumPropagation(Phases):
             for k, (w, b) in enumerate(zip(forward, model.feedback, strict=True), 2)
         }
         metrics = report("free", free) | report("nudged", nudged) | traces
-        metrics |= onset(self.loss, self.beta, output, batch.y)
+        metrics |= onset(model, free.state, batch, self.loss, self.beta)
         return Credit(loss, output, (grads, None), learner.memory, metrics)
 
     def feedback_weights(self, learner: Learner) -> list[Float[Array, "..."]]:
