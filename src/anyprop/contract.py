@@ -97,6 +97,8 @@ class DataInfo:
         y: shape and type of one label or target, without the batch axis.
         low: the least number in the training inputs, where it is known.
         high: the greatest one.
+        y_low: the least number in the training targets, where there are targets and it is known.
+        y_high: the greatest one.
     """
 
     examples: int
@@ -104,6 +106,8 @@ class DataInfo:
     y: jax.ShapeDtypeStruct
     low: float | None = None
     high: float | None = None
+    y_low: float | None = None
+    y_high: float | None = None
 
 
 class Needs(enum.StrEnum):

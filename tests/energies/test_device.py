@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from anyprop.contract import Batch
-from anyprop.energies import Device, Resistive, Settled, SimulatedDevice, Sweeps, write_conductances
+from anyprop.energies import Device, Hopfield, Resistive, Settled, SimulatedDevice, Sweeps, write_conductances
 from anyprop.nets import mlp
 from anyprop.rules.equilibrium import EquilibriumPropagation
 from anyprop.rules.perturbation import WeightPerturbation
@@ -189,6 +189,8 @@ def test_what_makes_no_device_is_refused(key):
         SimulatedDevice(net, key=key, levels=1)
     with pytest.raises(ValueError, match=r"least=1\.0 must be below most=1\.0"):
         SimulatedDevice(net, key=key, levels=2, least=1.0)
+    with pytest.raises(ValueError, match=r"system has parameters of the shapes .*\(4, 9\)"):
+        SimulatedDevice(Hopfield(mlp(4, 6, 2, key=key)), key=key).programmed(Hopfield(mlp(4, 9, 2, key=key)))
     with pytest.raises(TypeError, match="pass particles=False"):
         EquilibriumPropagation(particles=True).init(SimulatedDevice(net, key=key), key=key)
     with pytest.raises(ValueError, match=r"least=1\.0"):

@@ -6,7 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anyprop.energies import Convergent, Dynamics, FixedPoint, GradientFlow, Hopfield, Initialized, Sweeps
+from anyprop.energies import (
+    BacktrackingFlow,
+    Convergent,
+    Dynamics,
+    FixedPoint,
+    GradientFlow,
+    Hopfield,
+    Initialized,
+    Sweeps,
+)
 from anyprop.losses import SquaredError
 from anyprop.nets import Chain, Conv, Dense, Flatten, Pool, mlp
 
@@ -71,6 +80,15 @@ def test_out_of_steps_it_says_so(x64):
     ends = GradientFlow(steps=5, tolerance=1e-6)(well(), jnp.asarray([[0.5, 1.0], [0.0, 0.0]]))
     assert ends.converged.tolist() == [True, False]
     assert ends.steps.tolist() == [1, 5]
+
+
+@pytest.mark.parametrize("way", [GradientFlow, BacktrackingFlow])
+def test_steps_are_counted_beyond_what_half_precision_tells_apart(way):
+    """In bfloat16 256 + 1 is 256, so a count in the state's own numbers never came to its end."""
+    step_size = 0.5 if way is GradientFlow else 2.0**-100
+    ends = way(300, step_size, 1e-3)(Dynamics(lambda s: -4 * s, lambda s: s), jnp.ones((2, 3), jnp.bfloat16))
+    assert ends.steps.tolist() == [300, 300]
+    assert not ends.converged.any()
 
 
 def test_a_diverging_state_never_counts_as_settled(x64):

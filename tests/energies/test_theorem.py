@@ -1,6 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -168,6 +169,12 @@ def test_units_of_bounded_range_stay_in_it(x64, key, view):
 def test_nudges_that_are_none_are_refused(bad, match):
     with pytest.raises(ValueError, match=match):
         of_well(**bad)
+
+
+def test_influences_may_be_integers(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    cost = objective(well, 2.0, 0, 1, jnp.full(1, 2.0), -1.0, GradientFlow(1))
+    np.testing.assert_allclose(cost, 4.5)
 
 
 def test_a_slope_that_is_not_finite_is_reported():

@@ -13,13 +13,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from .._checks import positive
-from ._relaxation import Dynamics, Settled, Speeds, State, ToRest, either, fastest, settled, speeds
+from ._relaxation import Dynamics, Settled, Speeds, State, ToRest, as_told, either, fastest, settled, speeds
 from ._solvers import Pull, Vector, implicit
 
-Progress = tuple[State, State, Float[Array, " batch"], Float[Array, " batch"]]
+Progress = tuple[State, State, Float[Array, " batch"], Int[Array, " batch"]]
 """A state, its velocity, how long the next step is, and how many were taken."""
 
 
@@ -81,12 +81,12 @@ class BacktrackingFlow(ToRest):
             del pull
             begin = unflatten(s)
             zeros = jnp.zeros_like(fastest(speeds(begin, begin)))
-            now = begin, dynamics.velocity(begin), zeros + self.step_size, zeros
+            now = begin, dynamics.velocity(begin), zeros + self.step_size, zeros.astype(jnp.int32)
             if not self.tolerance:  # to look for rest after every step takes time
                 now = jax.lax.fori_loop(0, self.steps, lambda _, now: attempt(now), now)
             else:
                 _, now = jax.lax.while_loop(lambda pair: jnp.any(pair[0]), advance, (unsettled(now), now))
-            return ravel_pytree(now[0])[0], (now[-1], still(now))
+            return ravel_pytree(now[0])[0], (as_told(now[-1]), still(now))
 
         state, (steps, residual) = implicit(dynamics, start, relax)
         return settled(state, steps.astype(int), residual, self.tolerance)

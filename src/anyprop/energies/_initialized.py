@@ -5,9 +5,10 @@
     E = E_network(s, x) + tether sum_k ||s_k - s^f_k||^2
 
 The forward pass is a constant to E: no derivative passes through it. Of the network's own weights it takes every drive
-from below twice, in the place of the drive from above that is not there yet. Both are the same, and the forward pass
-is at rest, where each two layers are an auto-encoder: the layer above returns W_{k+1}^T s_{k+1} = W_k s_{k-1} + b_k.
-How far they are from it,
+from below twice, in the place of the drive from above that is not there yet. Both are the same where each two layers
+are an auto-encoder: the layer above returns W_{k+1}^T s_{k+1} = W_k s_{k-1} + b_k. Then the forward pass is at rest,
+in a `Convergent` network, and in a `Hopfield` network of hard sigmoids or rectifiers. Curved units of the latter, such
+as tanh, rest elsewhere, for their slope weighs what they hear. How far the layers are from being auto-encoders,
 
     sum_{k<L} 1/2 ||W_{k+1}^T s^f_{k+1} - (W_k s^f_{k-1} + b_k)||^2,
 

@@ -63,7 +63,7 @@ class Settled(NamedTuple):
 Speeds = tuple[Float[Array, " batch"], ...]
 """How fast the fastest unit of each array of a state moves."""
 
-Progress = tuple[State, Float[Array, " batch"], Speeds]
+Progress = tuple[State, Int[Array, " batch"], Speeds]
 """A state, how many steps it has taken, and how fast it moved in the last one."""
 
 
@@ -130,15 +130,15 @@ class Iteration(ToRest):
         def relax(at_rest: Callable[[State], State], start: State) -> tuple[State, tuple[Array, Speeds]]:
             del at_rest
             still = speeds(start, start)
-            steps = jnp.zeros_like(fastest(still))  # as floats: custom_root takes no integers here
+            steps = jnp.zeros_like(fastest(still), jnp.int32)
             if not self.tolerance:  # to look for rest after every step takes a seventh of the time
                 before, state = jax.lax.fori_loop(
                     0, self.steps, lambda _, pair: (pair[1], step(pair[1])), (start, start)
                 )
-                return state, (steps + self.steps, speeds(before, state, self.duration))
+                return state, (as_told(steps + self.steps), speeds(before, state, self.duration))
             begin = start, steps, jax.tree.map(lambda v: jnp.full_like(v, jnp.inf), still)
             state, steps, residual = jax.lax.while_loop(unsettled, advance, begin)
-            return state, (steps, residual)
+            return state, (as_told(steps), residual)
 
         def difference(state: State) -> State:
             return jax.tree.map(jnp.subtract, state, step(state))
@@ -268,6 +268,11 @@ def settled(state: State, steps: Int[Array, " batch"], speeds: Speeds, tolerance
     """Where a relaxation ended, and whether it was at rest."""
     residual = fastest(speeds)
     return Settled(state, steps, residual, residual <= tolerance, speeds)
+
+
+def as_told(steps: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """A count of steps as `custom_root` takes it, as floats: of single precision, for half has too few digits."""
+    return steps.astype(jnp.float32)
 
 
 def speeds(before: State, after: State, duration: float = 1.0) -> Speeds:

@@ -105,9 +105,18 @@ class SimulatedDevice(Device):
 
         Args:
             system: parameters of the same shapes; nothing else is taken from it.
+
+        Raises:
+            ValueError: its parameters have other shapes.
         """
         own, rest = eqx.partition(self.system, eqx.is_inexact_array)
         values = jax.tree.leaves(eqx.filter(system, eqx.is_inexact_array))
+        there, here = ([value.shape for value in leaves] for leaves in (values, jax.tree.leaves(own)))
+        if there != here:
+            raise ValueError(
+                f"system has parameters of the shapes {there}, but the device has {here}; pass one of the same sizes, "
+                "or make a device of it"
+            )
         written = eqx.combine(jax.tree.unflatten(jax.tree.structure(own), values), rest)
         return eqx.tree_at(lambda device: device.system, self, written)
 

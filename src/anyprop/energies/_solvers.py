@@ -23,7 +23,7 @@ from jax.scipy.sparse.linalg import gmres
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from .._checks import positive
-from ._relaxation import Dynamics, GradientFlow, Relaxation, Settled, State, ToRest, fastest, settled, speeds
+from ._relaxation import Dynamics, GradientFlow, Relaxation, Settled, State, ToRest, as_told, fastest, settled, speeds
 
 Vector = Float[Array, " entries"]
 Pull = Callable[[Vector], Vector]
@@ -46,7 +46,7 @@ class Solver(ToRest):
 
         def relax(pull: Pull, s: Vector) -> tuple[Vector, Float[Array, ""]]:
             s, steps = self.solve(pull, s)
-            return s, steps.astype(s.dtype)  # as floats: custom_root takes no integers here
+            return s, as_told(steps)
 
         state, steps = implicit(dynamics, start, relax)
         still = speeds(state, target(dynamics, state))

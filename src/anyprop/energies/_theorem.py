@@ -109,7 +109,7 @@ def objective(
     Raises:
         ValueError: `direction` is zero or shaped unlike `beta`.
     """
-    _check(beta, direction)
+    beta, direction = _floats(beta, direction)
     state = rest(total, theta, beta, start, world, relaxation, project, velocity).state
     return jax.jvp(lambda beta: total(theta, beta, state, world), (beta,), (direction,))[1]
 
@@ -156,7 +156,7 @@ def influence_gradient(
     """
     positive("xi", xi)
     choose("variant", variant, get_args(Variant))
-    _check(beta, direction)
+    beta, direction = _floats(beta, direction)
     high, low = jnp.asarray(xi), -xi if variant == "centred" else 0.0
     if variant == "random-sign":
         if key is None:
@@ -172,9 +172,11 @@ def influence_gradient(
     return eqx.filter_grad(lambda theta: (slope(theta, high) - slope(theta, low)) / (high - low))(theta)
 
 
-def _check(beta: Influence, direction: Influence) -> None:
-    """Refuse a direction that is none."""
+def _floats(beta: Influence, direction: Influence) -> tuple[Influence, Influence]:
+    """The influence and its direction in floating-point numbers, once it is clear that the direction is one."""
     if jnp.shape(direction) != jnp.shape(beta):
         raise ValueError(f"direction has shape {jnp.shape(direction)}, but beta has shape {jnp.shape(beta)}")
     if not isinstance(direction, jax.core.Tracer) and not np.any(direction):
         raise ValueError("direction is zero, so there is no nudge; pass one with an entry that is not")
+    dtype = jnp.result_type(beta, direction, float)
+    return jnp.asarray(beta, dtype), jnp.asarray(direction, dtype)

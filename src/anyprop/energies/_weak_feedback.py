@@ -19,7 +19,9 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, PyTree
 
@@ -141,9 +143,37 @@ class WeakFeedback(Reading):
             start: where to start from; default: `self.start(x)`.
             clamp: what the outputs' rates are held at; default: they follow their drives.
             relaxation: how to settle; default: `self.relaxation`.
+
+        Raises:
+            ValueError: `clamp`, where its values are known, lies outside of the range of the outputs' rates.
         """
+        if clamp is not None and not isinstance(clamp, jax.core.Tracer):
+            values = np.asarray(clamp)  # in NumPy, which looks at known values while the rest is traced
+            self.check_clamp(float(values.min()), float(values.max()))
         start = self.start(x) if start is None else start
         return (relaxation or self.relaxation)(self.dynamics(x, clamp), start)
+
+    def check_clamp(self, low: float, high: float) -> None:
+        """Refuse targets that the outputs' rates cannot be clamped to.
+
+        Args:
+            low: the least number in y.
+            high: the greatest one.
+
+        Raises:
+            ValueError: they lie outside of the range of the rates, from f_L(-inf) to f_L(inf), or 0 and 1 for the
+                probabilities of cross-entropies.
+        """
+        least, most = 0.0, 1.0
+        if isinstance(self.loss, SquaredError):
+            with jax.ensure_compile_time_eval():
+                least, most = self._activations[-1](jnp.array([-jnp.inf, jnp.inf])).tolist()
+        if not (low >= least and high <= most):  # asked this way round, for NaN is in no range
+            raise ValueError(
+                f"y has targets from {low:.4g} to {high:.4g}, but the outputs, which are clamped to it, have rates "
+                f"between {least:g} and {most:g}; scale y to this range, or pass a chain with output='identity' and "
+                "loss='squared-error'"
+            )
 
     def output(self, state: PyTree) -> Activity:
         """Return f_L(a_L)."""

@@ -248,12 +248,15 @@ def describe(data: Data) -> DataInfo:
     y = data.train.y
     # In NumPy, for numbers to look at: a rule may be made where all of JAX's are traced.
     ends = data.transform.standard(np.stack(data.train.ends).astype(np.float32))
+    targets = np.issubdtype(y.dtype, np.floating)
     return DataInfo(
         examples=len(data.train),
         x=jax.ShapeDtypeStruct(data.transform.shape, jnp.float32),
         y=jax.ShapeDtypeStruct(y.shape[1:], y.dtype),
         low=float(ends.min()),
         high=float(ends.max()),
+        y_low=float(y.min()) if targets else None,
+        y_high=float(y.max()) if targets else None,
     )
 
 

@@ -161,6 +161,15 @@ def test_data_out_of_the_range_of_the_visible_units_are_refused_before_training(
                 ap.fit(rule, net, data, batch_size=2, progress=False)
         for data, net in ((tame, binary), (centred, spins)):
             rule.init(net, data=ap.training.describe(data), key=key)
+    machine = restricted(key)
+    for answers in (
+        ContrastiveDivergence(loss="binary-cross-entropy"),
+        ap.BoltzmannLearning(objective="joint", loss="squared-error"),
+    ):
+        with pytest.raises(ValueError, match=r"y is labels, but the machine has no label .* load \(x, x, ...\)"):
+            ap.fit(answers, machine, tame, batch_size=2, progress=False)
+        itself = ap.data.load({"train": (x / 2, x / 2)})
+        answers.init(machine, data=ap.training.describe(itself), key=key)
     told = ap.training.describe(centred)
     assert (told.low, told.high) == (-0.5, 0.5)
     np.testing.assert_allclose(ap.training.describe(standardised).high, 1.0, rtol=1e-6)  # of two examples

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import anyprop as ap
 from anyprop.contract import Batch, exact_gradient
 from anyprop.energies import Convergent
 from anyprop.losses import as_loss
@@ -186,6 +187,41 @@ def test_a_trained_network_is_taken_with_the_rules_own_phases(key):
 def test_numbers_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         ContrastiveHebbian(**bad)
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "low", "high"),
+    [
+        ("squared-error", "sigmoid", 0.0, 1.0),
+        ("squared-error", "tanh", -1.0, 1.0),
+        ("squared-error", "relu", 0.0, 1e9),
+        ("squared-error", "identity", -1e9, 1e9),
+        ("binary-cross-entropy", "identity", 0.0, 1.0),
+        ("cross-entropy", "identity", 0.0, 1.0),
+    ],
+)
+def test_targets_that_the_outputs_cannot_be_clamped_to_are_refused(key, loss, output, low, high):
+    rule, x = ContrastiveHebbian(free_steps=1, clamped_steps=1, loss=loss), np.ones((2, 3), np.float32)
+    chain = mlp(3, 2, output=output, key=key)
+    beyond = [low - 1] * (low > -1e9) + [high + 1] * (high < 1e9)
+    for end in (low, high, *beyond):
+        y = np.asarray([[0.5, 0.5], [0.5, end]], np.float32)
+        told = ap.training.describe(ap.data.load({"train": (x, y)}))
+        assert (told.y_low, told.y_high) == (min(end, 0.5), max(end, 0.5))
+        if end not in beyond:
+            assert rule.init(chain, data=told, key=key).model.settle(jnp.asarray(x), clamp=jnp.asarray(y))
+            continue
+        with pytest.raises(ValueError, match=r"y has targets from .* rates between .* scale y"):
+            rule.init(chain, data=told, key=key)
+        with pytest.raises(ValueError, match=r"y has targets from .* rates between .* scale y"):
+            rule.credit(rule.init(chain, key=key), Batch(jnp.asarray(x), jnp.asarray(y)), key=key)
+
+
+def test_fit_refuses_targets_out_of_range_before_training(key):
+    x, y = np.ones((4, 3), np.float32), np.full((4, 2), 3, np.float32)
+    rule, net = ContrastiveHebbian(loss="squared-error"), mlp(3, 2, output="sigmoid", key=key)
+    with pytest.raises(ValueError, match="y has targets from 3 to 3"):
+        ap.fit(rule, net, ap.data.load({"train": (x, y)}), batch_size=2, progress=False)
 
 
 @pytest.mark.parametrize(

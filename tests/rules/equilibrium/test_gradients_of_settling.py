@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from anyprop.contract import Batch
-from anyprop.energies import GradientFlow, Hopfield
+from anyprop.energies import Feedforward, GradientFlow, Hopfield
 from anyprop.nets import mlp
 from anyprop.rules.equilibrium import BackpropThroughRelaxation, ImplicitDifferentiation
 
@@ -26,14 +26,16 @@ def slope(cost, learner):
     return flat(way), (move(1e-5) - move(-1e-5)) / 2e-5
 
 
-def test_back_through_all_steps_it_is_the_gradient_of_the_cost_after_them(x64, key):
-    net, batch = mlp(4, 6, 3, activation="tanh", output="tanh", key=key), examples(key)
-    rule = BackpropThroughRelaxation(5, free_steps=5)
+@pytest.mark.parametrize(("read", "steps"), [(Hopfield, 5), (Feedforward, 1)])
+def test_back_through_all_steps_it_is_the_gradient_of_the_cost_after_them(x64, key, read, steps):
+    """And of where they start from, which is a forward pass in a feedforward reading."""
+    net, batch = read(mlp(4, 6, 3, activation="tanh", output="tanh", key=key)), examples(key)
+    rule = BackpropThroughRelaxation(steps, free_steps=steps)
     learner = rule.init(net, key=key)
 
     def cost(model):
         state, flow = model.start(batch.x), GradientFlow(1, 0.5)
-        for _ in range(5):
+        for _ in range(steps):
             state = flow.step(model.dynamics(batch.x), state)
         return jnp.mean(rule.loss(model.output(state), batch.y))
 

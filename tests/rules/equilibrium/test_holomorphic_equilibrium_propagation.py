@@ -179,6 +179,18 @@ def test_a_smooth_convolutional_network_gets_the_gradient_too(x64, key):
     assert error(*both(learner)) < 1e-5
 
 
+@pytest.mark.parametrize(("dtype", "wide"), [(jnp.bfloat16, False), (jnp.float32, True)])
+def test_gradients_have_the_numbers_of_the_parameters(request, key, dtype, wide):
+    if wide:
+        request.getfixturevalue("x64")
+    chain = mlp(3, 4, 2, activation="tanh", output="tanh", key=key)
+    chain = jax.tree.map(lambda a: a.astype(dtype), chain)
+    rule = HolomorphicEquilibriumPropagation(free_steps=2, nudged_steps=2)
+    learner, batch = rule.init(chain, key=key), Batch(jnp.ones((2, 3), dtype), jnp.arange(2))
+    grads = jax.eval_shape(lambda key: rule.credit(learner, batch, key=key).grads, key)
+    assert jax.tree.map(lambda g: g.dtype, grads) == jax.tree.map(lambda p: p.dtype, learner.params)
+
+
 @pytest.mark.parametrize("bad", [{"radius": 0.0}, {"points": 1}, {"noise": -0.1}, {"nudged_steps": 0}])
 def test_numbers_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

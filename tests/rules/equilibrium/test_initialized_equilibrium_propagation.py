@@ -127,6 +127,12 @@ def learn(rule, batch):
     return seen[0], seen[-20:].mean(0)
 
 
+def test_where_nothing_is_active_nothing_has_moved(key):
+    silent = jax.tree.map(lambda w: -jnp.abs(w) - 0.1, net(key, 4, 6, 3))
+    rule, batch = InitializedEquilibriumPropagation(0.5, 1, leak=0.0, free_steps=1), examples(key)
+    assert credit(rule, rule.init(silent, key=key), batch).metrics["free_distance"] == 0
+
+
 UNTETHERED = {"free_steps": 100, "tolerance": 1e-3, "tether": 0.0}
 
 
@@ -165,6 +171,8 @@ def test_convolutions_and_pooling_have_their_place(key):
         ({"leak": -0.1}, "leak"),
         ({"autoencoder": -0.1}, "autoencoder"),
         ({"free_steps": 0}, "free_steps"),
+        ({"autoencoder": 0.5}, "autoencoder=0.5 is for .* pass forward='shared'"),
+        ({"forward": "shared", "leak": 0.5}, "leak=0.5 is for .* pass forward='own'"),
     ],
 )
 def test_numbers_out_of_range_are_refused(bad, match):
@@ -185,7 +193,14 @@ def test_a_trained_model_keeps_its_weights_and_gets_the_rules_settings(key):
     again = InitializedEquilibriumPropagation(free_steps=7, tether=0.3).init(trained, key=jax.random.key(9)).model
     flow = GradientFlow(7)
     assert eqx.tree_equal(again, Initialized(trained.network, trained.forward, tether=0.3, relaxation=flow))
-    assert InitializedEquilibriumPropagation(forward="shared").init(trained, key=key).model.forward is None
+    shared = InitializedEquilibriumPropagation(forward="shared")
+    assert shared.init(trained, key=key).model.forward is None
+    for own in ({"tether": 0.7}, {"leak": 0.3}):
+        other, (name, value) = Initialized(trained.network, trained.forward, **own), *own.items()
+        with pytest.raises(ValueError, match=f"model has {name}={value}.* pass {name}={value}"):
+            InitializedEquilibriumPropagation().init(other, key=key)
+        assert InitializedEquilibriumPropagation(**own).init(other, key=key)
+    assert shared.init(other, key=key)  # to which the leak is nothing
 
 
 def test_energies_that_cannot_start_from_a_forward_pass_are_refused(key, monkeypatch):

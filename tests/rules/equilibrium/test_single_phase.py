@@ -36,6 +36,11 @@ def test_it_is_backprop(x64, key, net, loss):
     )
 
 
+def test_units_that_no_error_passes_are_refused(key):
+    with pytest.raises(TypeError, match=r"sign or a step.*pass activation='tanh'"):
+        SinglePhase().init(mlp(4, 5, 3, activation="sign", key=key), key=key)
+
+
 @pytest.mark.parametrize("output", ["clamped", "nudged"])
 def test_predictive_coding_tends_to_it(x64, key, output):
     chain = NETS["dense"](key)

@@ -107,6 +107,7 @@ def test_numbers_out_of_range_are_refused(bad):
         (lambda key: Dense(4, 3, key=key), "needs a chain"),
         (lambda key: elman(4, 5, 3, key=key), r"through a Elman \(stages\[0\]\).*ap\.nets\.mlp"),
         (lambda key: Chain([Dense(4, 3, key=key), Activate("tanh")]), r"Activate at the end \(stages\[1\]\)"),
+        (lambda key: mlp(4, 5, 3, activation="step", key=key), "sign or a step.*pass activation='tanh'"),
         (lambda key: Chain([Residual([Dense(4, 4, key=key)]), Dense(4, 3, key=key)], input_shape=(4,)), "Residual"),
     ],
 )

@@ -3,6 +3,7 @@
     s_{t+1} = step(theta, s_t, x),  t = 0 ... T - 1,    C = C(s_T, y)
 
     grad = sum_{t = T-K}^{T-1} (d s_{t+1} / d theta)^T dC/ds_{t+1}         backwards through the last K steps
+           + (d s_0 / d theta)^T dC/ds_0  where K = T                      and through the start
 
 Source: Werbos 1990; Ernoult, Grollier, Querlioz, Bengio and Scellier 2019, who compare equilibrium propagation with it.
 
@@ -83,13 +84,15 @@ class BackpropThroughRelaxation(Settling):
         model: Energy = learner.model
         phase = self.free_phase
         assert isinstance(phase, Iteration)  # else `stepwise` has had it refused
-        start, early = model.start(batch.x), jnp.zeros(len(batch.x), int)
+        late, early = None, jnp.zeros(len(batch.x), int)
         if rest := phase.steps - self.backward_steps:
             before = model.settle(batch.x, relaxation=self.phase(rest))
-            start, early = jax.lax.stop_gradient(before.state), before.steps
+            late, early = jax.lax.stop_gradient(before.state), before.steps
 
         def cost(model: Energy) -> tuple[Array, tuple[Array, Settled]]:
             dynamics = model.dynamics(batch.x)
+            # Where all steps are gone back through, so is what the parameters make of the start.
+            start = model.start(batch.x) if late is None else late
 
             def step(pair: tuple[State, State], _: None) -> tuple[tuple[State, State], None]:
                 return (pair[1], phase.step(dynamics, pair[1])), None

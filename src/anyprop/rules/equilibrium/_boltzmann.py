@@ -48,15 +48,20 @@ class BoltzmannRule(Rule):
 
         Raises:
             TypeError: the rule cannot train this kind of model; the message says what to pass instead.
-            ValueError: the machine has no label, and the loss is for labels; or an input lies outside of the range of
-                the visible units.
+            ValueError: the machine has no label, and the loss or the data are for labels; or an input lies outside of
+                the range of the visible units.
         """
         del key
         return Learner(self.fitting(model, data))
 
     def fitting(self, model: PyTree, data: DataInfo | None) -> BoltzmannMachine:
-        """Return the machine that this rule trains, once it is clear that its visible units can be the data."""
+        """Return the machine that this rule trains, once it is clear that its units can be the data."""
         machine = self.accept(model)
+        if data is not None and not machine.labels and jnp.issubdtype(data.y.dtype, jnp.integer):
+            raise ValueError(
+                "y is labels, but the machine has no label and answers with its visible units, so its targets are the "
+                "inputs: load (x, x, ...), or pass a machine that was made with labels"
+            )
         if data is not None and data.low is not None and data.high is not None:
             states = machine.units[0].states(2)
             least, most = states.min(), states.max()

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import count, non_negative, positive
-from ...contract import Batch, Card, Credit, Learner, Needs, Rule
+from ...contract import Batch, Card, Credit, DataInfo, Learner, Needs, Rule
 from ...energies import GradientFlow, WeakFeedback
 from ...losses import targets
 from ._rule import report, restless
@@ -72,7 +72,8 @@ class ContrastiveHebbian(Rule):
             `"squared-error"` on the rates f_L(a_L). It says what y is compared with, and the outputs are clamped to y.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range; or, by `init` and a `credit` that is not compiled, y lies outside of
+            the range of the outputs' rates.
 
     References:
         Movellan. Contrastive Hebbian learning in the continuous Hopfield model. Connectionist Models: Proceedings of
@@ -116,6 +117,19 @@ class ContrastiveHebbian(Rule):
         """
         chain = super().accept(model.chain if isinstance(model, WeakFeedback) else model)
         return WeakFeedback(chain, self.loss, self.feedback, relaxation=self._phase(self.free_steps))
+
+    def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
+        """Read the chain with weak feedback.
+
+        Raises:
+            TypeError: it cannot be read so; the message says what to pass instead.
+            ValueError: a target lies outside of the range of the outputs' rates.
+        """
+        del key
+        learner = Learner(self.accept(model))
+        if data is not None and data.y_low is not None and data.y_high is not None:
+            learner.model.check_clamp(data.y_low, data.y_high)
+        return learner
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Return the difference of dE/dtheta between the phases."""

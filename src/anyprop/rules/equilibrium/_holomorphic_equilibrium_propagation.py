@@ -113,7 +113,7 @@ class HolomorphicEquilibriumPropagation(Settling):
             def move() -> State:
                 x = jnp.zeros((1, *shape))
                 state = _complex(energy.start(x))
-                dynamics = self._dynamics(energy, Batch(x, jnp.zeros(1, int)), jnp.asarray(1j))
+                dynamics = self._dynamics(energy, Batch(x, jnp.zeros(1, int)), jnp.asarray(1j, _dtype(state)))
                 return dynamics.project(dynamics.velocity(state))
 
             jax.eval_shape(move)
@@ -125,7 +125,7 @@ class HolomorphicEquilibriumPropagation(Settling):
         key_free, key_nudged = jax.random.split(key)
         free = model.settle(batch.x, relaxation=self._noisy(self.free_phase), key=key_free)
         k = jnp.arange(self.points // 2 + 1)
-        nudged = jnp.exp(2j * jnp.pi * k / self.points)
+        nudged = jnp.exp(2j * jnp.pi * k / self.points).astype(_dtype(free.state))
         betas = self.radius * nudged if self.points > 2 else self.radius * jnp.real(nudged)
         # A point off the real axis also stands for its conjugate.
         weights = jnp.where(2 * k % self.points == 0, 1, 2) / (self.points * betas)
@@ -146,7 +146,8 @@ class HolomorphicEquilibriumPropagation(Settling):
 
             return eqx.filter_grad(weighted)(model)
 
-        grads = jax.tree.map(jnp.real, continuation(slope)(weights, betas, ends.state))
+        slopes = continuation(slope)(weights, betas, ends.state)
+        grads = jax.tree.map(lambda g, p: jnp.real(g).astype(p.dtype), slopes, learner.params[0])
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
         metrics = (
@@ -177,6 +178,11 @@ class HolomorphicEquilibriumPropagation(Settling):
         return Dynamics(*(continued(part) for part in Dynamics._fields))  # pyright: ignore[reportArgumentType]
 
 
+def _dtype(state: State) -> jnp.dtype:
+    """The complex numbers of a state: of its own precision, or of single where that is less."""
+    return jnp.result_type(*jax.tree.leaves(state), 1j)
+
+
 def _complex(state: State) -> State:
     """The state as complex numbers."""
-    return jax.tree.map(lambda s: s.astype(jnp.result_type(s, 1j)), state)
+    return jax.tree.map(lambda s: s.astype(_dtype(state)), state)

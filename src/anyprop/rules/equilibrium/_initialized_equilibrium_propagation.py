@@ -44,7 +44,7 @@ class InitializedEquilibriumPropagation(Settling):
     It reports, as metrics that begin with `free_` or `nudged_`: `steps` taken, the mean over the batch; `residual`, the
     speed of the batch's fastest unit at the end, and as `residual_1` and on that of each layer's; `converged`, the
     fraction of examples that settled to `tolerance`; and as `free_distance` how far the free phase has moved,
-    ||s^- - s^f|| / ||s^-||.
+    ||s^- - s^f|| / ||s^-||; 0 where nothing has, and infinite where all has moved to 0.
 
     Args:
         beta: strength of the nudge, in units of the energy per unit of the cost, above 0; each batch draws its sign.
@@ -72,7 +72,8 @@ class InitializedEquilibriumPropagation(Settling):
 
     Raises:
         ValueError: a number is out of its range, a name is unknown, or `free_steps`, `step_size` or `tolerance` stands
-            beside an object that has its own.
+            beside an object that has its own, `leak` beside a shared forward pass, or `autoencoder` beside one of its
+            own. Raised by `init`: `tether` or `leak` is left out for an `energies.Initialized` made with another.
         TypeError: the relaxation is an object that looks for no rest.
 
     References:
@@ -110,12 +111,20 @@ class InitializedEquilibriumPropagation(Settling):
         non_negative("tether", self.tether)
         non_negative("leak", self.leak)
         non_negative("autoencoder", self.autoencoder)
+        if self.forward == "shared" and self.leak != InitializedEquilibriumPropagation.leak:
+            raise ValueError(f"leak={self.leak} is for a forward pass of its own; pass forward='own', or leave it out")
+        if self.forward == "own" and self.autoencoder:
+            raise ValueError(
+                f"autoencoder={self.autoencoder} is for a forward pass through shared weights; pass forward='shared', "
+                "or leave it out"
+            )
 
     def init(self, model: PyTree, *, data: DataInfo | None = None, key: Key[Array, ""]) -> Learner:
         """Read the model as a network that settles, and give it a forward pass, if it has none.
 
         Raises:
             TypeError: the rule cannot train this kind of model; the message says what to pass instead.
+            ValueError: the model has a `tether` or a `leak` of its own, and the rule was given none.
         """
         del data, key
         model = self.accept(model)
@@ -130,6 +139,14 @@ class InitializedEquilibriumPropagation(Settling):
             forward = None
         elif forward is None:
             forward = jax.tree.map(jnp.copy, network.chain)
+        for name in ("tether", "leak") if isinstance(model, Initialized) else ():
+            own, mine = getattr(model, name), getattr(self, name)
+            heard = name == "tether" or self.forward == "own"
+            if heard and own != mine == getattr(InitializedEquilibriumPropagation, name):
+                raise ValueError(
+                    f"model has {name}={own}, but InitializedEquilibriumPropagation trains with its own {name}={mine}; "
+                    f"pass {name}={own} to it"
+                )
         settings = {"tether": self.tether, "leak": self.leak, "relaxation": model.relaxation}
         return Learner(Initialized(network, forward, **settings))
 
@@ -151,7 +168,8 @@ class InitializedEquilibriumPropagation(Settling):
             return jnp.mean(contrast + self.autoencoder * model.disagreement(x))
 
         origin = jax.tree.map(jnp.zeros_like, free.state)
-        distance = jnp.sqrt(_squares(free.state, model.start(x)) / _squares(free.state, origin))
+        moved, size = _squares(free.state, model.start(x)), _squares(free.state, origin)
+        distance = jnp.sqrt(jnp.where(moved > 0, moved / size, 0.0))
         output = model.output(free.state)
         loss = jnp.mean(self.loss(output, batch.y))
         metrics = report("free", free) | report("nudged", nudged) | {"free_distance": distance}

@@ -17,11 +17,11 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from ...contract import Batch, Card, Credit, Learner, Needs, Rule
 from ...losses import Loss, SquaredError, as_loss
-from ...nets import Chain, links
+from ...nets import Chain, has_hard_units, links
 
 
 class SinglePhase(Rule):
@@ -52,6 +52,20 @@ class SinglePhase(Rule):
         derivatives=True,
         limit="backprop",
     )
+
+    def accept(self, model: PyTree) -> Chain:
+        """Return `model` if errors pass through it.
+
+        Raises:
+            TypeError: it is not a chain, or has a nonlinearity whose derivative is zero.
+        """
+        chain: Chain = super().accept(model)
+        if has_hard_units(chain):
+            raise TypeError(
+                "SinglePhase cannot pass an error through a sign or a step, whose derivative is zero; pass "
+                "activation='tanh' or 'hard-sigmoid'"
+            )
+        return chain
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
         """Return -e_k rho(s_{k-1})^T / beta of every layer, and the like for its other parameters."""

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ..._checks import positive
 from ...contract import Batch, Card, Credit, Learner, Needs, Rule, exact_gradient
-from ...nets import Affine, Chain, Flatten, Pool, Site, Wiring, affines, wire
+from ...nets import Affine, Chain, Flatten, Pool, Site, Wiring, affines, has_hard_units, wire
 
 Activity = Float[Array, "batch ..."]
 
@@ -81,7 +81,7 @@ class TemporalDerivative(Rule):
         positive("feedback", self.feedback)
 
     def accept(self, model: PyTree) -> PyTree:
-        """Return `model` if it is one layer after the other.
+        """Return `model` if it is one layer after the other, and the hidden ones answer a small change.
 
         Raises:
             TypeError: it is not; the message says what to pass instead.
@@ -96,6 +96,11 @@ class TemporalDerivative(Rule):
                     "chain of dense and convolutional layers, with pooling and flattening between them, such as "
                     "ap.nets.mlp(784, 100, 10, key=key)"
                 )
+        if has_hard_units(chain.stages[:-1]):
+            raise TypeError(
+                "TemporalDerivative has no way down through a sign or a step, which a small change of the drive leaves "
+                "as it is; pass activation='tanh' or 'hard-sigmoid'"
+            )
         return chain
 
     def credit(self, learner: Learner, batch: Batch, *, key: Key[Array, ""]) -> Credit:
