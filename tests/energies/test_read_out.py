@@ -61,7 +61,8 @@ def test_training_moves_the_system_and_the_readout(key):
     inputs = np.asarray(inputs.at[jnp.arange(40), labels].add(2.0))
     data = ap.data.load((inputs, np.asarray(labels), inputs, np.asarray(labels)))
     model = ReadOut(system(key, 4, 6, 5), Dense(5, 3, key=key))
-    rule = ap.EquilibriumPropagation(relaxation="fixed-point", loss="cross-entropy", free_steps=20)
+    # All at once, some examples' units end in a cycle, of which `fit` warns.
+    rule = ap.EquilibriumPropagation(relaxation="sweeps", loss="cross-entropy", free_steps=20)
     run = ap.fit(rule, model, data, optimizer=optax.adam(0.02), epochs=20, batch_size=10, progress=False)
     first, last = (run.records[i]["test_loss"] for i in (0, -1))
     assert last < 0.5 * first

@@ -189,13 +189,18 @@ def restless(metrics: Mapping[str, float], phase: str, tolerance: float, taken: 
 def onset(
     model: Energy | VectorField, state: State, batch: Batch, loss: Loss, beta: float | Array
 ) -> dict[str, Float[Array, ""]]:
-    """How fast a nudge first moves the batch's fastest unit: what it adds to the velocities at the free rest."""
+    """How fast a nudge first moves the batch's fastest unit: what it adds to the velocities at the free rest.
+
+    At least a hundredth of |beta dC/d(output)|: units at the end of their range are moved by nothing, and a state of
+    such is not restless for its last bits.
+    """
 
     def nudge(state: State) -> Float[Array, " batch"]:
         return beta * loss(model.output(state), batch.y)
 
     free, nudged = (model.dynamics(batch.x, pull).velocity(state) for pull in (None, nudge))
-    return {"nudge_speed": jnp.max(fastest(speeds(free, nudged)))}
+    push = jnp.abs(beta * loss.error(model.output(state), batch.y))
+    return {"nudge_speed": jnp.maximum(jnp.max(fastest(speeds(free, nudged))), jnp.max(push) / 100)}
 
 
 def error_speed(model: Energy | VectorField, state: State, batch: Batch, loss: Loss) -> dict[str, Float[Array, ""]]:
