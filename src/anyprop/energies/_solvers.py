@@ -160,7 +160,12 @@ def _linear(operator: Callable[[Vector], Vector], right: Vector) -> Vector:
     tolerance = float(jnp.finfo(right.dtype).eps) ** 0.75
 
     def solve(operator: Callable[[Vector], Vector], right: Vector) -> Vector:
-        return gmres(operator, right, tol=tolerance)[0]
+        wide = jnp.promote_types(right.dtype, jnp.float32)  # GMRES knows no half precision
+
+        def widened(v: Vector) -> Vector:
+            return operator(v.astype(right.dtype)).astype(wide)
+
+        return gmres(widened, right.astype(wide), tol=tolerance)[0].astype(right.dtype)
 
     return jax.lax.custom_linear_solve(operator, right, solve, solve)
 
