@@ -51,9 +51,6 @@ def load_data(flags: Examples) -> Data:
 OPTIONS = {"activation": "activation", "output_activation": "output", "init": "init"}
 """Flags of a network, and what its builder calls them."""
 
-NAMES = {"activation": nets.ACTIVATIONS, "output_activation": nets.ACTIVATIONS, "init": nets.INITIALISERS}
-"""What may be named with each."""
-
 BITS = ("sign", "step")
 """Activations that may stand between two sizes: what is heard of a layer then are bits."""
 
@@ -78,7 +75,6 @@ def network(flags: Network, data: Data, rules: Collection[Rule] = ()) -> functoo
     for flag, value in given.items():
         if OPTIONS[flag] not in inspect.signature(builder).parameters:
             raise ValueError(f"{flag}={value} is not an option of net={name}; leave it out")
-        choose(flag, value, NAMES[flag])
     return functools.partial(builder, **{OPTIONS[flag]: value for flag, value in given.items()})
 
 

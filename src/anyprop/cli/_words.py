@@ -8,7 +8,7 @@ from ..rules import RULES
 
 _ARGUMENT = r"(?<![\w.-])(?P<name>[a-z][a-z_]+)=(?P<value>'[^']*'|<[^>]*>|\([^()]*\)|[\w.+-]*\w)"
 
-_RENAMED = {"source": "data", "augmentation": "augment"}
+_RENAMED = {"source": "data", "augmentation": "augment", "output": "output_activation"}
 """Arguments whose flag has another name."""
 
 

@@ -26,7 +26,7 @@ from ..nets import Stage, has_hard_units
 from ..rules import name_of
 from . import _checkpoint
 from ._checkpoint import CheckpointError
-from ._identity import behaviour, parts, recipe
+from ._identity import behaviour, difference, parts, recipe, told
 from ._lock import alone
 from ._program import Program, State, Steps, describe, on_device, pick, stack
 from ._progress import Progress
@@ -210,7 +210,7 @@ def fit(
         "seeds": seed_list,
         "patience": patience,
         **parts("optimizer", behaviour(optimizer, learners[0])),
-        "told": _told({**_of_data(data), **known, **(settings or {})}),
+        "told": told(data, {**known, **(settings or {})}),
     }
     folder = None if out is None else writable_folder("out", Path(out))
     with alone(folder):
@@ -286,11 +286,11 @@ class _Trainer:
             return
         note, arrays = _checkpoint.read(self.checkpoint, self._note())
         was, now = note["identity"], json.loads(json.dumps(self.identity))
-        told, tells = was.pop("told", {}), now.pop("told")
+        then, today = was.pop("told", {}), now.pop("told")
         for name in was | now:
             if was.get(name) != now.get(name):
                 kind = name.partition("[")[0]
-                differs = _difference(told.get(kind, {}), tells.get(kind, {}))
+                differs = difference(then.get(kind, {}), today.get(kind, {}))
                 name, before, after = differs or (name, was.get(name), now.get(name))
                 raise CheckpointError(
                     f"{self.checkpoint} was written with another {name} ({_short(before)}, now {_short(after)}); "
@@ -472,36 +472,6 @@ def draw_models(net: Any, seeds: list[int]) -> tuple[list[Any], list[Array]]:
     if isinstance(net, types.FunctionType | functools.partial):
         return [net(key=key) for key in keys], roots
     return [net for _ in seeds], roots
-
-
-TELLING = {
-    "data": ("data", "train_size", "validation", "standardise", "augmentation"),
-    "optimizer": ("optimizer", "learning_rate", "momentum", "weight_decay"),
-}
-"""Of the two whose identity is numbers that say nothing to anybody: what is recorded that may say what differs."""
-
-
-def _of_data(data: Data) -> dict[str, Any]:
-    sizes = {"train_size": len(data.train), "validation": data.validation and len(data.validation)}
-    return {"data": data.name, **sizes, "augmentation": data.augmentation}
-
-
-def _told(recorded: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {
-        kind: {name: without_nan(recorded[name]) for name in names if name in recorded}
-        for kind, names in TELLING.items()
-    }
-
-
-def _difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first name with two values, and the two; of two lists as long as each other, only where they differ."""
-    for name in dict.fromkeys([*was, *now]):
-        before, after = was.get(name), now.get(name)
-        if before != after:
-            if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-                before, after = next(pair for pair in zip(before, after, strict=True) if pair[0] != pair[1])
-            return name, before, after
-    return None
 
 
 def _short(value: Any) -> str:

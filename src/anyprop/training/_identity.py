@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from .._files import without_nan
 from ..contract import Learner
+from ..data import Data
 from ..nets import ACTIVATIONS, INITIALISERS
 
 
@@ -158,3 +160,35 @@ def _forward(leaf: Any, step: int) -> Any:
     """`step` in place of a counter, which is what a single integer in an optimizer's state is; others as they are."""
     counter = isinstance(leaf, jax.Array) and leaf.ndim == 0 and jnp.issubdtype(leaf.dtype, jnp.integer)
     return jnp.asarray(step).astype(leaf.dtype) if counter else leaf
+
+
+TELLING = {
+    "data": ("data", "train_size", "validation", "standardise", "augmentation"),
+    "optimizer": ("optimizer", "learning_rate", "momentum", "weight_decay"),
+}
+"""Of the two whose identity is numbers that say nothing to anybody: what is recorded that may say what differs."""
+
+
+def _of_data(data: Data) -> dict[str, Any]:
+    sizes = {"train_size": len(data.train), "validation": data.validation and len(data.validation)}
+    return {"data": data.name, **sizes, "augmentation": data.augmentation}
+
+
+def told(data: Data, recorded: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What of the data, and of what is recorded beside them, may say what differs, by kind and name."""
+    recorded = {**_of_data(data), **recorded}
+    return {
+        kind: {name: without_nan(recorded[name]) for name in names if name in recorded}
+        for kind, names in TELLING.items()
+    }
+
+
+def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first name with two values, and the two; of two lists as long as each other, only where they differ."""
+    for name in dict.fromkeys([*was, *now]):
+        before, after = was.get(name), now.get(name)
+        if before != after:
+            if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+                before, after = next(pair for pair in zip(before, after, strict=True) if pair[0] != pair[1])
+            return name, before, after
+    return None

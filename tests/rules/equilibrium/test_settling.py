@@ -183,7 +183,10 @@ def test_a_nudge_is_first_felt_as_what_it_adds_to_the_velocities(x64, key, syste
     metrics = told(rule, model, batch)
     model = rule.init(model, key=key).model
     rest = model.settle(batch.x).state
-    nudge = lambda state: 0.2 * rule.loss(model.output(state), batch.y)  # noqa: E731
+
+    def nudge(state):
+        return 0.2 * rule.loss(model.output(state), batch.y)
+
     free, nudged = (model.dynamics(batch.x, pull).velocity(rest) for pull in (None, nudge))
     *below, last = (np.max(np.abs(b - a)) for a, b in zip(free, nudged, strict=True))
     np.testing.assert_allclose([*below, metrics["nudge_speed"]], [*(0 * v for v in below), last], rtol=1e-9)
