@@ -47,7 +47,8 @@ def in_flags(message: str, command: Any) -> str:
         kind = next((name for name, kind in RULES.items() if kind.__name__ == match["rule"]), None)
         if "set" not in flags or kind is None:
             return match["argument"]
-        return f"--set {kind}.{match['name']}={match['value'].strip(chr(39))}"
+        value = match["value"].strip("'")
+        return f"--set {kind}.{match['name']}={value}"
 
     built = r"ap\.nets\.(?P<name>mlp|lenet5|convnet|resnet20|elman)\((?P<arguments>[^()]*)\)"
     message = re.sub(built, network, message)

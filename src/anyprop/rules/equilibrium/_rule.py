@@ -186,12 +186,16 @@ def restless(metrics: Mapping[str, float], phase: str, tolerance: float, taken: 
     return None
 
 
+FAINT = 0.01
+"""The part of the push at the outputs below which no drift is complained of, however little a nudge moves the units."""
+
+
 def onset(
     model: Energy | VectorField, state: State, batch: Batch, loss: Loss, beta: float | Array
 ) -> dict[str, Float[Array, ""]]:
     """How fast a nudge first moves the batch's fastest unit: what it adds to the velocities at the free rest.
 
-    At least a hundredth of |beta dC/d(output)|: units at the end of their range are moved by nothing, and a state of
+    At least `FAINT` of |beta dC/d(output)|: units at the end of their range are moved by nothing, and a state of
     such is not restless for its last bits.
     """
 
@@ -200,7 +204,7 @@ def onset(
 
     free, nudged = (model.dynamics(batch.x, pull).velocity(state) for pull in (None, nudge))
     push = jnp.abs(beta * loss.error(model.output(state), batch.y))
-    return {"nudge_speed": jnp.maximum(jnp.max(fastest(speeds(free, nudged))), jnp.max(push) / 100)}
+    return {"nudge_speed": jnp.maximum(jnp.max(fastest(speeds(free, nudged))), FAINT * jnp.max(push))}
 
 
 def error_speed(model: Energy | VectorField, state: State, batch: Batch, loss: Loss) -> dict[str, Float[Array, ""]]:

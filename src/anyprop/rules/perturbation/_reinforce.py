@@ -130,8 +130,8 @@ class Reinforce(StochasticRule):
 
     def estimate(self, learner: Learner, batch: Batch, noise: Sequence[Float[Array, "batch ..."]]) -> Credit:
         """Return the estimate that this noise makes."""
-        log_sigma = learner.feedback.log_sigma
-        samplers = self.samplers(noise, None if log_sigma is None else [jnp.exp(s) for s in log_sigma])
+        s = learner.feedback.log_sigma
+        samplers = self.samplers(noise, None if s is None else [jnp.exp(one) for one in s])
         sampled = sampled_pass(self.loss, learner.model, samplers, batch)
         hidden = zip(samplers, sites(learner.model), sampled.traces, strict=False)
         scores = [sampler.score(site, trace) for sampler, site, trace in hidden]
@@ -139,11 +139,11 @@ class Reinforce(StochasticRule):
         advantages = [per_example(sampled.costs, e) - b for e, b in zip(scores, baselines, strict=True)]
         errors = [A * e / len(batch.x) for A, e in zip(advantages, scores, strict=True)]
         update = assemble_update(learner.model, sampled, errors)
-        if log_sigma is not None:  # (h - mu) / sigma is the noise
-            log_sigma = [jnp.mean(A * (xi**2 - 1), axis=0) for A, xi in zip(advantages, noise, strict=True)]
+        ds = None
+        if s is not None:  # (h - mu) / sigma is the noise
+            ds = [jnp.mean(A * (xi**2 - 1), axis=0) for A, xi in zip(advantages, noise, strict=True)]
         metrics = {"advantage": root_mean_square(advantages)}
-        extras = Extras(gradient, log_sigma)
-        return Credit(jnp.mean(sampled.costs), sampled.output, (update, extras), memory, metrics)
+        return Credit(jnp.mean(sampled.costs), sampled.output, (update, Extras(gradient, ds)), memory, metrics)
 
     def _baseline(
         self,
