@@ -22,6 +22,7 @@ def test_hard_layers_are_refused(kind, key):
     tanh = dense(activation="tanh")
     hard = (
         mlp(4, 4, 4, activation="sign", key=key),
+        Chain([tanh, tanh, tanh, dense(), Activate("sign")]),
         Chain([tanh, Activate("sign"), Residual([dense()], activation="step"), dense(), dense()]),
         Chain([tanh, Activate("sign"), Residual([dense(activation="sign"), dense()]), dense(), dense()]),
     )

@@ -5,6 +5,7 @@ output layer. Every f_l below it is trained to bring h_{l-1} to a target t_l, ev
 back to h_{l-1}. All costs are sums over units and means over the batch, without a factor 1/2, as published.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -55,8 +56,8 @@ def refuse_hard_layers(rule: Rule, model: Chain) -> None:
     What it hears may be hard, for a target is no derivative.
     """
     for number, layer in enumerate(layers(model), start=1):
-        # A hard stage of its own is what the next layer hears (see `nets.layers`).
-        if has_hard_units([stage for stage in layer.stages if not isinstance(stage, Activate)]):
+        own = itertools.dropwhile(lambda stage: not affines(stage), layer.stages)  # after how it listens
+        if has_hard_units(list(own)):
             raise TypeError(
                 f"{type(rule).__name__} needs continuous activity behind every sign, but layer {number} is hard "
                 "itself: give it activation='tanh' and put Activate('sign') between it and the next hidden layer, or "
