@@ -38,7 +38,8 @@ bench: $(VENV)/.installed-dev
 	  --net 784-500-sign-500-10 --batch-size 100 --json benchmarks/bench_targets_discrete.json
 	$(BIN)/anyprop bench backprop stochastic-target-propagation \
 	  --net 784-200-200-10 --activation sigmoid --batch-size 100 --json benchmarks/bench_targets_stochastic.json
-	$(BIN)/python benchmarks/target_propagation_em.py --json benchmarks/bench_targets_em.json
+	$(BIN)/anyprop bench backprop target-propagation-em --net 784-1000-100-1000-784 --activation softplus \
+	  --loss squared-error --reconstruct --batch-size 100 --json benchmarks/bench_targets_em.json
 	$(BIN)/anyprop bench backprop alternating-minimization alternating-minimization-memory \
 	  method-of-auxiliary-coordinates offline-alternating-minimization admm \
 	  --net 784-100-100-10 --activation relu --batch-size 200 --json benchmarks/bench_auxiliary.json

@@ -146,6 +146,22 @@ def test_one_hot():
         targets.one_hot(np.array([0]))
 
 
+@pytest.mark.parametrize("standardise", [False, True])
+def test_reconstruct_asks_for_the_examples_themselves(standardise):
+    data = load({"train": colour(), "test": colour(seed=1)}, standardise=standardise, validation=8, reconstruct=True)
+    assert data.classes is None
+    for name, examples in (("train", 32), ("validation", 8), ("test", 40)):
+        split = data.split(name)
+        assert split.x.dtype == np.uint8  # no second copy of the images as floats
+        assert split.y.shape == (examples, 8 * 8 * 3)
+        np.testing.assert_allclose(split.y, data.shaped((192,)).transform(split.x), rtol=1e-6, atol=1e-7)
+
+
+def test_reconstruct_and_augmentation_contradict_each_other():
+    with pytest.raises(ValueError, match=r"reconstruct=True .* augmentation=\(\)"):
+        load({"train": colour()}, augmentation=("flip",), reconstruct=True)
+
+
 def test_rows_with_a_single_one_are_labels():
     x, y = arrays()
     rows = np.eye(4)[y]  # of a class that is nowhere, there is a column

@@ -124,6 +124,20 @@ def test_train_writes_results_and_a_table(run, tmp_path):
     assert last["test_loss"] == own.results["runs"][0]["epochs"][-1]["test_loss"]
 
 
+def test_an_auto_encoder_learns_its_own_inputs(run, tmp_path):
+    flags = "--reconstruct --data small.npz --train-size 100 --net 784-8-4-8-784 --loss squared-error"
+    status, _, err = run(f"compare backprop target-propagation-em {flags} --epochs 2 --seeds 1 --learning-rate 0.01")
+    assert status == 0, err
+    results = read(tmp_path / "runs/compare/results.json")
+    assert results["settings"]["reconstruct"] is True
+    for learned in results["runs"]:
+        first, last = (epoch["test_loss"] for epoch in learned["epochs"])
+        assert last < first
+    status, _, err = run(f"bench target-propagation-em {flags} --batch-size 10 --rounds 1 --json b.json")
+    assert status == 0, err
+    assert list(read(tmp_path / "b.json")["rules"]) == ["backprop", "target-propagation-em"]
+
+
 @pytest.mark.parametrize(
     ("line", "rule"),
     [

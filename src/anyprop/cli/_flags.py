@@ -79,6 +79,7 @@ class Examples:
         standardise: subtract the mean of the training examples and divide by their standard deviation.
         augment: change training images at random.
         train_size: keep the first so many training examples only.
+        reconstruct: put each example in the place of its label: for auto-encoders.
     """
 
     data: Annotated[str, arg(metavar="NAME|PATH")] = "mnist"
@@ -86,6 +87,7 @@ class Examples:
     standardise: FlagCreatePairsOff[bool] = False
     augment: Annotated[tuple[str, ...], arg(metavar="[flip] [crop]", help_behavior_hint="(default: none)")] = ()
     train_size: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: all)")] = None
+    reconstruct: FlagCreatePairsOff[bool] = False
 
 
 @dataclasses.dataclass

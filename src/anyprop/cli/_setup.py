@@ -42,6 +42,7 @@ def load_data(flags: Examples) -> Data:
         standardise=flags.standardise,
         augmentation=flags.augment,
         train_size=flags.train_size,
+        reconstruct=flags.reconstruct,
     )
 
 
@@ -92,9 +93,10 @@ def _sizes(name: str, data: str, features: int, outputs: int) -> list[int | str]
         )
     enough = (1, 2) if outputs == 2 else (outputs,)  # one output tells two classes apart
     if len(sizes) < 2 or sizes[0] != features or sizes[-1] not in enough:
+        encodes = ", or reconstruct=True for an auto-encoder" if sizes[0] == sizes[-1] == features else ""
         raise ValueError(
             f"net={name} does not fit the data: an example of {data} has {features} numbers, and {outputs} outputs "
-            f"are asked for; pass net={features}-{HIDDEN}-{outputs} or other hidden sizes between the two"
+            f"are asked for; pass net={features}-{HIDDEN}-{outputs} or other hidden sizes between the two{encodes}"
         )
     return sizes
 
@@ -171,6 +173,7 @@ def plan(
         "validation": None if data.validation is None else len(data.validation),
         "standardise": examples.standardise,
         "augment": list(examples.augment),
+        "reconstruct": examples.reconstruct,
     }
     return Plan(build, data, optimizers, budget, settings)
 

@@ -24,6 +24,7 @@ def load(
     augmentation: Sequence[str] = (),
     seed: int = 0,
     train_size: int | None = None,
+    reconstruct: bool = False,
 ) -> Data:
     """Load a data set by name, or a user's own data.
 
@@ -52,6 +53,8 @@ def load(
         seed: of the permutation of the rows of HIGGS, which are split into training and test (5,000 rows;
             in the published file its last 500,000). Nothing else is random.
         train_size: keep the first so many training examples only, after the validation split was cut.
+        reconstruct: put each example, flat and as the transform makes it, in the place of its label: for
+            auto-encoders.
 
     Returns:
         The data, on the host and as they were stored; `Data.transform` makes inputs of them.
@@ -59,7 +62,7 @@ def load(
     Raises:
         ValueError: an argument that does not fit, a file that is truncated or altered, labels that are
             not integers from 0 to classes - 1, numbers that are not finite, lengths that differ, an
-            empty split. The message says which, and what to pass instead.
+            empty split, `reconstruct` beside `augmentation`. The message says which, and what to pass instead.
         FileNotFoundError: the files are nowhere, and cannot be downloaded; the message names every
             place that was looked at.
     """
@@ -70,12 +73,18 @@ def load(
     for argument, value in (("validation", validation), ("train_size", train_size)):
         if value is not None:
             count(argument, value)
+    if reconstruct and augmentation:
+        raise ValueError("reconstruct=True has the stored images for targets, not changed ones: pass augmentation=()")
 
     name, arrays, classes = _gather(source, seed)
     splits, classes = _arrays.check(arrays, classes)
     splits = _cut(splits, validation, train_size)
     train = splits["train"]
     shape = train.x.shape[1:]
+    transform = _transform(train.x, standardise)
+    if reconstruct:
+        splits, classes = {name: _own_target(split, transform) for name, split in splits.items()}, None
+        train = splits["train"]
     return Data(
         name=name,
         train=train,
@@ -83,7 +92,7 @@ def load(
         test=splits.get("test"),
         classes=classes,
         shape=shape,
-        transform=_transform(train.x, standardise),
+        transform=transform,
         augmentation=tuple(augmentation),
     )
 
@@ -125,6 +134,10 @@ def _cut(splits: dict[str, Split], validation: int | None, train_size: int | Non
             raise ValueError(f"train_size={train_size} is above the number of training examples, {len(train)}")
         train = Split(train.x[:train_size], train.y[:train_size])
     return {**splits, "train": train}
+
+
+def _own_target(split: Split, transform: Transform) -> Split:
+    return Split(split.x, transform.standard(split.x.astype(np.float32)).reshape(len(split), -1))
 
 
 def _transform(x: np.ndarray, standardise: bool) -> Transform:

@@ -63,11 +63,10 @@ def run(options: Options) -> tuple[Mapping[str, Sequence[float]], dict[str, Any]
         "resume": options.resume,
         "settings": {"optimizer": "adam", "learning_rate": RATES},
     }
-    images = data.load((x, x, test, test))
     generative = fit(
         rule,
         auto_encoder,
-        images,
+        data.load("mnist", reconstruct=True),
         optimizer=optax.adam(RATES["generative"]),
         alignment=False,
         out=options.out / "generative",

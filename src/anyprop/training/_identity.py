@@ -163,7 +163,7 @@ def _forward(leaf: Any, step: int) -> Any:
 
 
 TELLING = {
-    "data": ("data", "train_size", "validation", "standardise", "augmentation"),
+    "data": ("data", "train_size", "validation", "standardise", "augmentation", "reconstruct"),
     "optimizer": ("optimizer", "learning_rate", "momentum", "weight_decay"),
 }
 """Of the two whose identity is numbers that say nothing to anybody: what is recorded that may say what differs."""

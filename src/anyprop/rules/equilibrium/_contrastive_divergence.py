@@ -29,8 +29,7 @@ class ContrastiveDivergence(LayeredRule):
 
     Use it to learn the density of binary data, or of intensities from 0 to 1 taken as means of binary units:
 
-        x = data.transform(data.train.x)
-        images = ap.data.load((x, x, x_test, x_test))
+        images = ap.data.load("mnist", reconstruct=True)
         rbm = energies.Boltzmann(ap.nets.mlp(784, 500, output="sigmoid", key=key))
         run = ap.fit(ap.ContrastiveDivergence(loss="binary-cross-entropy"), rbm, images)
 

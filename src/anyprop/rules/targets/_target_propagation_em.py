@@ -56,8 +56,7 @@ class TargetPropagationEM(Rule):
     missing parts (`inpaint`). The network is an auto-encoder, whose first half are the ways up, f_1 ... f_L, and
     second half the ways down, g_L ... g_1. The targets are the inputs:
 
-        x = data.transform(data.train.x)
-        images = ap.data.load((x, x, x_test, x_test))
+        images = ap.data.load("mnist", reconstruct=True)
         net = ap.nets.mlp(784, 1000, 100, 1000, 784, activation="softplus", key=key)
         run = ap.fit(ap.TargetPropagationEM(), net, images)
 
@@ -180,7 +179,7 @@ class TargetPropagationEM(Rule):
         if batch.y.shape != batch.x.shape:
             raise ValueError(
                 f"y must be the inputs again, of shape {batch.x.shape}, not {batch.y.shape}; pass Batch(x, x), or "
-                "train on ap.data.load((x, x, x_test, x_test))"
+                "train on ap.data.load(..., reconstruct=True)"
             )
         output = learner.model(batch.x)
         h, trace = self.infer(learner.model, batch.x)
