@@ -171,7 +171,7 @@ def test_reading_names_the_best_and_who_is_level():
     def record(rule, mean, sd, n=4):
         return {
             "rule": rule, "seeds": n, "finished": n, "test_error_mean": mean, "test_error_sd": sd,
-            "ratio_to_backprop": math.nan,
+            "test_loss_mean": 1.0, "test_loss_sd": 1.0, "ratio_to_backprop": math.nan,
         }  # fmt: skip
 
     # Standard error of a difference of two rules with sd 0.002 over 4 seeds: 0.002 / sqrt(2) = 0.00141.
@@ -183,6 +183,29 @@ def test_reading_names_the_best_and_who_is_level():
     alone = " ".join(_words.reading([record("a", 0.02, math.nan, 1), record("b", 0.03, math.nan, 1)]))
     assert "one seed a rule" in alone
     assert "standard error" not in alone
+
+
+def test_where_no_errors_are_counted_rules_are_judged_by_their_loss(results, tmp_path):
+    for each in results["runs"]:
+        for e in each["epochs"]:
+            e["test_loss"] = 10 * e.pop("test_error")
+    backprop, kolen_pollack = report.summary(results)
+    assert (backprop["finished"], backprop["test_loss_mean"]) == (2, pytest.approx(0.3))
+    assert backprop["test_loss_sd"] == pytest.approx(0.2 / math.sqrt(2))
+    assert math.isnan(backprop["test_error_mean"])
+    text = " ".join(_words.reading([kolen_pollack, backprop]))
+    assert text.startswith("The lowest test loss is that of backprop: 0.3 ± 0.14 ")
+    assert "error of" not in text
+    table = report.table(results)
+    assert [column.header for column in table.columns][:2] == ["rule", "test loss"]
+    assert list(table.columns[1].cells) == ["0.3 ± 0.14", "1.1 ± 0.14"]
+    assert report.learning_figure(results).axes[0].get_ylabel() == "Test loss"
+    assert report.cost_figure(results).axes[0].get_ylabel() == "Test loss"
+    report.write_html(results, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert page.count("<figure") == 4
+    assert "Test loss and its price" in page
+    assert "given a wrong label" not in page
 
 
 @pytest.mark.parametrize("runs", [None, []])

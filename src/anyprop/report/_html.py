@@ -17,13 +17,13 @@ from ._plots import Look, NothingToDrawError, alignment_figure, cost_figure, lea
 from ._records import Results, Run, end_of, epochs_of, layers, number, runs_by_rule, summary
 from ._words import (
     NOTHING,
+    Measure,
     Record,
     angle,
-    by_error,
     count,
     duration,
-    error_with_spread,
     listing,
+    loss,
     percent,
     rate,
     ratio,
@@ -60,12 +60,13 @@ def _page(results: Results) -> str:
     look = looks(list(runs))
     settings = results.get("settings") or {}
     title = _title(list(runs), settings)
+    measure = Measure.of(records)
     sections = [
         _header(title, settings, records),
-        _summary_section(records, look),
-        _learning_section(results, records),
+        _summary_section(records, look, measure),
+        _learning_section(results, records, measure),
         _alignment_section(results, records),
-        _cost_section(results, records),
+        _cost_section(results, records, measure),
         _settings_section(settings, results.get("versions") or {}, look),
         _runs_section(runs, look),
     ]
@@ -124,11 +125,15 @@ def _header(title: str, settings: Mapping[str, Any], records: Sequence[Record]) 
 </header>"""
 
 
-def _summary_section(records: Sequence[Record], look: Mapping[str, Look]) -> str:
-    ranked = by_error(records)
+WHAT = {"test_error": "share of test examples given a wrong label", "test_loss": "mean cost of the test examples"}
+"""What rules are judged by, in words."""
+
+
+def _summary_section(records: Sequence[Record], look: Mapping[str, Look], measure: Measure) -> str:
+    ranked, judged = measure.ranked(records), f"{measure.key}_mean"
     rows = [*ranked, *(r for r in records if r not in ranked)]
     columns: list[tuple[str, str, Callable[[Record], str]]] = [
-        ("test_error_mean", "Test error", error_with_spread),
+        (judged, measure.name.capitalize(), measure.with_spread),
         ("alignment", "Angle to the<br>exact gradient", lambda r: angle(r["alignment"])),
         ("feedback_alignment", "Feedback to<br>forward weights", lambda r: angle(r["feedback_alignment"])),
         ("steps_per_second", "Steps<br>per second", lambda r: rate(r["steps_per_second"])),
@@ -137,7 +142,7 @@ def _summary_section(records: Sequence[Record], look: Mapping[str, Look]) -> str
     ]
     columns = [column for column in columns if any(math.isfinite(r[column[0]]) for r in rows)]
     longest = {key: max(r[key] for r in rows if math.isfinite(r[key])) for key, *_ in columns}
-    with_bars = {"test_error_mean", "alignment", "ratio_to_backprop"}
+    with_bars = {judged, "alignment", "ratio_to_backprop"}
     head = "".join(f'<th scope="col">{heading}</th>' for _, heading, _ in columns)
     body = "\n".join(
         f'<tr class="pick-{look[r["rule"]].place}{" best" if ranked and r is ranked[0] else ""}">'
@@ -159,14 +164,14 @@ def _summary_section(records: Sequence[Record], look: Mapping[str, Look]) -> str
 <h2>Summary</h2>
 <div class="card">
 <p class="note" id="about-summary">Rules at their last epoch, or with patience each run at its best one on the
-validation split, lowest test error first; no epoch is chosen by its test error. Bars start at zero.</p>
+validation split, lowest {measure.name} first; no epoch is chosen by its {measure.name}. Bars start at zero.</p>
 <div class="scroll" tabindex="0"><table aria-labelledby="about-summary">
 <thead><tr><th scope="col">Rule</th>{head}</tr></thead>
 <tbody>
 {body}
 </tbody>
 </table></div>
-<p class="note">Test error: share of test examples given a wrong label, mean ± standard deviation over seeds.
+<p class="note">{measure.name.capitalize()}: {WHAT[measure.key]}, mean ± standard deviation over seeds.
 Angle to the exact gradient: mean over layers and seeds; at 0° the update points along the gradient, at 90°
 across it.
 {feedback}Speed: median over seeds, compilation excluded.</p>
@@ -174,14 +179,15 @@ across it.
 </section>"""
 
 
-def _learning_section(results: Results, records: Sequence[Record]) -> str:
+def _learning_section(results: Results, records: Sequence[Record], measure: Measure) -> str:
+    name, ends = measure.name.capitalize(), _spoken(records, f"{measure.key}_mean", measure.number)
     cards = [
         _card(
-            "Test error",
-            lambda width: learning_figure(results, "test_error", width=width),
-            "Share of test examples given a wrong label after each epoch (epoch 0: before training). "
+            name,
+            lambda width: learning_figure(results, measure.key, width=width),
+            f"{WHAT[measure.key].capitalize()} after each epoch (epoch 0: before training). "
             "Line: mean over the seeds. Band: from the best seed to the worst.",
-            f"Test error over epochs. At the epoch of the summary: {_spoken(records, 'test_error_mean', percent)}.",
+            f"{name} over epochs. At the epoch of the summary: {ends}.",
         ),
         _card(
             "Training loss",
@@ -208,15 +214,16 @@ def _alignment_section(results: Results, records: Sequence[Record]) -> str:
     return _section("Alignment", [card])
 
 
-def _cost_section(results: Results, records: Sequence[Record]) -> str:
+def _cost_section(results: Results, records: Sequence[Record], measure: Measure) -> str:
+    name = measure.name.capitalize()
     card = _card(
-        "Accuracy and its price",
+        f"{name} and its price",
         lambda width: cost_figure(results, width=width),
-        "Test error against the training time it took; and that of the summary against the rule's steps per "
-        "second divided by those of backprop (dotted). Down is more accurate; quicker is left where the axis "
+        f"{name} against the training time it took; and that of the summary against the rule's steps per "
+        "second divided by those of backprop (dotted). Down is better; quicker is left where the axis "
         "is time, right where it is speed. Compilation is not counted. "
         "Bands span the seeds; error bars are standard deviations.",
-        f"Test error against cost. Speed relative to backprop: {_spoken(records, 'ratio_to_backprop', ratio)}.",
+        f"{name} against cost. Speed relative to backprop: {_spoken(records, 'ratio_to_backprop', ratio)}.",
     )
     return _section("Cost", [card])
 
@@ -341,8 +348,8 @@ def _runs_section(runs: Mapping[str, Sequence[Run]], look: Mapping[str, Look]) -
     rows = "\n".join(
         f'<tr class="pick-{look[rule].place}"><th scope="row">{_mark(look[rule])}{escape(rule)}</th>'
         f"<td>{_value(run.get('seed'))}</td><td>{sum(e.get('epoch') != 0 for e in epochs_of(run))}</td>"
-        f"<td>{percent(number(end.get('test_error')))}</td><td>{_loss(end.get('test_loss'))}</td>"
-        f"<td>{_loss(end.get('train_loss'))}</td><td>{duration(number(last.get('seconds')))}</td></tr>"
+        f"<td>{percent(number(end.get('test_error')))}</td><td>{loss(number(end.get('test_loss')))}</td>"
+        f"<td>{loss(number(end.get('train_loss')))}</td><td>{duration(number(last.get('seconds')))}</td></tr>"
         for rule, each in runs.items()
         for run in each
         for last, end in [(epochs_of(run)[-1] if epochs_of(run) else {}, end_of(run))]
@@ -362,7 +369,3 @@ def _runs_section(runs: Mapping[str, Sequence[Run]], look: Mapping[str, Look]) -
 </table></div>
 </details>
 </section>"""
-
-
-def _loss(value: Any) -> str:
-    return f"{number(value):.4g}" if math.isfinite(number(value)) else NOTHING

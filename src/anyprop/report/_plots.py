@@ -23,6 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from .._checks import choose
 from .._files import write_bytes
 from ._records import Curve, Results, Run, curve, epochs_of, layers, number, runs_by_rule, summary
+from ._words import Measure
 
 INK, MUTED, GRID, PAPER = "#1d2127", "#616b77", "#dde1e6", "#ffffff"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c2589a", "#cc8400", "#3d9bd1")
@@ -75,7 +76,7 @@ def looks(rules: Sequence[str]) -> dict[str, Look]:
 
 def learning_figure(
     results: Results,
-    metric: str = "test_error",
+    metric: str | None = None,
     *,
     counted: str = "Epoch",
     named: str | None = None,
@@ -88,7 +89,7 @@ def learning_figure(
     Args:
         results: what a comparison stored; see `anyprop.report`.
         metric: what to draw: "test_error", "validation_error", "test_loss", "validation_loss" or
-            "train_loss".
+            "train_loss"; default: the test error, or the test loss where no errors are counted.
         counted: what the records count under "epoch", the name on the horizontal axis.
         named: the name on the vertical axis; default: that of the metric.
         width: width of the figure in inches; below 6 the legend moves under the axes.
@@ -96,12 +97,12 @@ def learning_figure(
     Raises:
         ValueError: the results hold no runs, or no value of this metric.
     """
-    choose("metric", metric, METRICS)
     runs = runs_by_rule(results)
-    curves = {rule: curve(runs[rule], lambda epoch: epoch.get(metric)) for rule in runs}
+    drawn = Measure.of(summary(results)).key if metric is None else choose("metric", metric, METRICS)
+    curves = {rule: curve(runs[rule], lambda epoch: epoch.get(drawn)) for rule in runs}
     curves = {rule: c for rule, c in curves.items() if c.epoch.size}
     if not curves:
-        raise NothingToDrawError(f"results hold no finite {metric}; pass a metric that was recorded")
+        raise NothingToDrawError(f"results hold no finite {drawn}; pass a metric that was recorded")
     look = looks(list(runs))
     wide = width >= NARROW
     # Wide figures grow with the names beside the curves.
@@ -110,7 +111,7 @@ def learning_figure(
     ax = axes[0]
     for rule, c in curves.items():
         _draw(ax, c, look[rule])
-    _value_axis(ax, named or METRICS[metric], [float(v) for c in curves.values() for v in (c.low.min(), c.high.max())])
+    _value_axis(ax, named or METRICS[drawn], [float(v) for c in curves.values() for v in (c.low.min(), c.high.max())])
     ax.set_xlabel(counted)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if wide:
@@ -169,42 +170,45 @@ def alignment_figure(results: Results, *, width: float = 8.0) -> Figure:
 def cost_figure(results: Results, *, width: float = 8.0) -> Figure:
     """Return what accuracy costs: test error over training time, and against speed relative to backprop.
 
-    Error bars are standard deviations over the seeds. A panel whose numbers were not recorded is left out.
+    Where no errors are counted, it shows the test loss. Error bars are standard deviations over the seeds. A panel
+    whose numbers were not recorded is left out.
 
     Args:
         results: what a comparison stored; see `anyprop.report`.
         width: width of the figure in inches; below 6 the panels stand one above the other.
 
     Raises:
-        ValueError: the results hold no runs, or no rule has both a test error and a cost.
+        ValueError: the results hold no runs, or no rule has both a test error or loss and a cost.
     """
     runs = runs_by_rule(results)
     look = looks(list(runs))
-    records = [r for r in summary(results) if math.isfinite(r["test_error_mean"])]
-    timed = {r["rule"]: _over_time(runs[r["rule"]]) for r in records if r["seconds"] > 0}
+    records = summary(results)
+    measure = Measure.of(records)
+    records = [r for r in records if math.isfinite(measure.mean(r))]
+    timed = {r["rule"]: _over_time(runs[r["rule"]], measure) for r in records if r["seconds"] > 0}
     timed = {rule: c for rule, c in timed.items() if c.epoch.size}
     rated = [r for r in records if r["ratio_to_backprop"] > 0]
     if not timed and not rated:
-        raise NothingToDrawError("results hold no training times and no speeds beside a test error: no cost to draw")
+        raise NothingToDrawError("results hold no test error or loss beside a time or a speed: no cost to draw")
     wide = width >= NARROW
     panels = bool(timed) + bool(rated)
     rows, columns = (1, panels) if wide else (panels, 1)
     height = min(0.82 * width / columns, 3.8)
     figure, axes = _figure(width, rows * height, rows=rows, columns=columns)
-    values = [float(v) for c in timed.values() for v in c.mean] + [r["test_error_mean"] for r in records]
+    values = [float(v) for c in timed.values() for v in c.mean] + [measure.mean(r) for r in records]
     if timed:
         ax = axes[0]
         for rule, c in timed.items():
             _draw(ax, c, look[rule])
-        _value_axis(ax, "Test error", values)
+        _value_axis(ax, METRICS[measure.key], values)
         _span_axis(ax, "x", [float(t) for c in timed.values() for t in c.epoch], unit=" s")
         ax.set_xlabel("Training time")
     if rated:
         ax = axes[-1]
         ax.axvline(1, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1.5)
         for record in rated:
-            _point(ax, record, look[record["rule"]])
-        _value_axis(ax, "Test error", values)
+            _point(ax, record, look[record["rule"]], measure)
+        _value_axis(ax, METRICS[measure.key], values)
         _span_axis(ax, "x", [1.0, *(r["ratio_to_backprop"] for r in rated)], unit="×")
         ax.set_xlabel("Steps per second, relative to backprop")
     if wide and panels == 2:
@@ -218,7 +222,7 @@ def cost_figure(results: Results, *, width: float = 8.0) -> Figure:
 def plot_learning(
     results: Results,
     path: str | os.PathLike[str],
-    metric: str = "test_error",
+    metric: str | None = None,
     *,
     counted: str = "Epoch",
     named: str | None = None,
@@ -299,11 +303,11 @@ def _draw(ax: Axes, c: Curve, look: Look) -> None:
     _tag(look, line, band)
 
 
-def _point(ax: Axes, record: Mapping[str, Any], look: Look) -> None:
-    spread = record["test_error_sd"]
+def _point(ax: Axes, record: Mapping[str, Any], look: Look, measure: Measure) -> None:
+    spread = measure.sd(record)
     bar = ax.errorbar(
         record["ratio_to_backprop"],
-        record["test_error_mean"],
+        measure.mean(record),
         yerr=spread if math.isfinite(spread) else None,
         **(_line(look) | {"linestyle": "none", "markersize": 1.3 * _line(look)["markersize"]}),
     )
@@ -334,9 +338,9 @@ def _literal(*texts: Any) -> None:
         text.set_parse_math(False)
 
 
-def _over_time(runs: Sequence[Run]) -> Curve:
-    """Return the test error over the mean training time of each epoch."""
-    error = curve(runs, lambda epoch: epoch.get("test_error"))
+def _over_time(runs: Sequence[Run], measure: Measure) -> Curve:
+    """Return the test error, or loss, over the mean training time of each epoch."""
+    error = curve(runs, lambda epoch: epoch.get(measure.key))
     timed = [run for run in runs if epochs_of(run)]
     seconds = curve(timed, lambda epoch: number(epoch.get("seconds")) or None)  # zero has no place on a log axis
     _, at_error, at_seconds = np.intersect1d(error.epoch, seconds.epoch, return_indices=True)

@@ -31,10 +31,11 @@ def summary(results: Results) -> list[dict[str, Any]]:
         Records in the order in which the rules first occur, each with
 
         - `rule`: its name;
-        - `seeds`: how many runs it has; `finished`: how many of them ended with a finite test error;
-        - `test_error_mean`, `test_error_sd`: over the finished seeds, at each one's last epoch, or at its
-          `best_epoch` where it may stop early, as fractions; the standard deviation divides by n - 1 and is NaN
-          for one seed;
+        - `seeds`: how many runs it has; `finished`: how many of them ended with a finite test error, or test loss
+          where errors are not counted;
+        - `test_error_mean`, `test_error_sd`, `test_loss_mean`, `test_loss_sd`: over the seeds in which it is finite, at
+          each one's last epoch, or at its `best_epoch` where it may stop early; errors are fractions; the standard
+          deviation divides by n - 1 and is NaN for one seed;
         - `steps_per_second`, `ratio_to_backprop`: medians over seeds; a ratio of 0.5 is half as many steps
           a second as backprop takes;
         - `alignment`: mean angle to the exact gradient at that epoch, over seeds and layers, in degrees;
@@ -53,13 +54,15 @@ def _summary_of(rule: str, runs: Sequence[Run]) -> dict[str, Any]:
     ends = [end_of(run) for run in runs]
     last = [epochs_of(run)[-1] for run in runs if epochs_of(run)]
     cost = [run.get("cost") or {} for run in runs]
-    error = _finite(number(epoch.get("test_error")) for epoch in ends)
+    error, loss = (_finite(number(epoch.get(key)) for epoch in ends) for key in ("test_error", "test_loss"))
     return {
         "rule": rule,
         "seeds": len(runs),
-        "finished": len(error),
+        "finished": len(error or loss),
         "test_error_mean": mean(error),
-        "test_error_sd": float(np.std(error, ddof=1)) if len(error) > 1 else math.nan,
+        "test_error_sd": _sd(error),
+        "test_loss_mean": mean(loss),
+        "test_loss_sd": _sd(loss),
         "steps_per_second": _median(number(c.get("steps_per_second")) for c in cost),
         "ratio_to_backprop": _median(number(c.get("ratio_to_backprop")) for c in cost),
         "alignment": mean(_angles(ends, "alignment")),
@@ -158,6 +161,10 @@ def mean(values: Iterable[float]) -> float:
     """Return the mean of the finite values, NaN if there are none."""
     finite = _finite(values)
     return float(np.mean(finite)) if finite else math.nan
+
+
+def _sd(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def _median(values: Iterable[float]) -> float:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ._records import Results, summary
-from ._words import angle, error_with_spread, rate, ratio
+from ._words import Measure, angle, rate, ratio
 
 
 def table(results: Results) -> Table:
@@ -20,7 +20,8 @@ def table(results: Results) -> Table:
         ValueError: the results hold no runs.
     """
     records = summary(results)
-    best = min((r["test_error_mean"] for r in records if math.isfinite(r["test_error_mean"])), default=math.nan)
+    measure = Measure.of(records)
+    best = min(map(measure.mean, measure.ranked(records)), default=math.nan)
     early = any(run.get("best_epoch") is not None for run in results["runs"])
     end = "Best epoch on the validation split" if early else "Last epoch"
     out = Table(
@@ -29,15 +30,15 @@ def table(results: Results) -> Table:
         caption_justify="left",
     )
     out.add_column("rule", no_wrap=True)
-    for heading in ("test error", "steps/s", "vs backprop", "angle"):
+    for heading in (measure.name, "steps/s", "vs backprop", "angle"):
         out.add_column(heading, justify="right", no_wrap=True)
     for record in records:
         out.add_row(
             escape(record["rule"]),
-            error_with_spread(record),
+            measure.with_spread(record),
             rate(record["steps_per_second"]),
             ratio(record["ratio_to_backprop"]),
             angle(record["alignment"]),
-            style="bold" if record["test_error_mean"] == best else None,
+            style="bold" if measure.mean(record) == best else None,
         )
     return out

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 Record = Mapping[str, Any]
 
@@ -20,10 +20,9 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}%" if math.isfinite(fraction) else NOTHING
 
 
-def error_with_spread(record: Record) -> str:
-    """The test error of a summary record, such as "1.92 ± 0.05%"."""
-    mean, sd = record["test_error_mean"], record["test_error_sd"]
-    return f"{100 * mean:.2f} ± {100 * sd:.2f}%" if math.isfinite(sd) else percent(mean)
+def loss(value: float) -> str:
+    """0.081234 -> "0.08123"."""
+    return f"{value:.4g}" if math.isfinite(value) else NOTHING
 
 
 def rate(steps_per_second: float) -> str:
@@ -64,25 +63,71 @@ def count(n: int, noun: str) -> str:
     return f"{_COUNT[n] if n < len(_COUNT) else n} {noun}{'' if n == 1 else 's'}"
 
 
+class Measure(NamedTuple):
+    """What rules are judged by.
+
+    Args:
+        key: `"test_error"`, or `"test_loss"` where no errors are counted.
+    """
+
+    key: str
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> "Measure":
+        """The measure of a summary's records."""
+        found = (key for key in ("test_error", "test_loss") if any(math.isfinite(r[f"{key}_mean"]) for r in records))
+        return cls(next(found, "test_error"))
+
+    @property
+    def name(self) -> str:
+        """In words, such as "test error"."""
+        return self.key.replace("_", " ")
+
+    def mean(self, record: Record) -> float:
+        """Of a record, over its seeds."""
+        return record[f"{self.key}_mean"]
+
+    def sd(self, record: Record) -> float:
+        """Standard deviation over seeds."""
+        return record[f"{self.key}_sd"]
+
+    def number(self, value: float) -> str:
+        """A value as text."""
+        return percent(value) if self.key == "test_error" else loss(value)
+
+    def with_spread(self, record: Record) -> str:
+        """A record's mean, and its spread if it has one, such as "1.92 ± 0.05%"."""
+        mean, sd = self.mean(record), self.sd(record)
+        if not math.isfinite(sd):
+            return self.number(mean)
+        return f"{100 * mean:.2f} ± {100 * sd:.2f}%" if self.key == "test_error" else f"{mean:.4g} ± {sd:.2g}"
+
+    def ranked(self, records: Sequence[Record]) -> list[Record]:
+        """The records that have it, best first."""
+        return sorted((r for r in records if math.isfinite(self.mean(r))), key=self.mean)
+
+
 def reading(records: Sequence[Record]) -> list[str]:
     """Return what happened, in sentences: the best rule, who kept up with it, the price, and what failed.
 
-    Two rules count as level if their mean test errors differ by no more than two standard errors of that
-    difference, sqrt(sd_a^2 / n_a + sd_b^2 / n_b); with one seed a rule nothing is called level.
+    Two rules count as level if their means differ by no more than two standard errors of that difference,
+    sqrt(sd_a^2 / n_a + sd_b^2 / n_b); with one seed a rule nothing is called level.
     """
-    ranked = by_error(records)
+    measure = Measure.of(records)
+    ranked = measure.ranked(records)
     if not ranked:
         return ["No run ended with a finite test error."]
     best, worst = ranked[0], ranked[-1]
-    spread = f" (mean ± standard deviation of {count(best['finished'], 'seed')})" if _has_spread(best) else ""
+    known = math.isfinite(measure.sd(best))
+    spread = f" (mean ± standard deviation of {count(best['finished'], 'seed')})" if known else ""
     if len(ranked) == 1:
         return [
-            f"{best['rule']} ended with a test error of {error_with_spread(best)}{spread}.",
-            *_failures(records),
+            f"{best['rule']} ended with a {measure.name} of {measure.with_spread(best)}{spread}.",
+            *_failures(records, measure),
         ]
-    sentences = [f"The lowest test error is that of {best['rule']}: {error_with_spread(best)}{spread}."]
-    level = [r["rule"] for r in ranked[1:] if _level(best, r)]
-    if not any(_has_spread(r) for r in ranked):
+    sentences = [f"The lowest {measure.name} is that of {best['rule']}: {measure.with_spread(best)}{spread}."]
+    level = [r["rule"] for r in ranked[1:] if _level(best, r, measure)]
+    if not any(math.isfinite(measure.sd(r)) for r in ranked):
         sentences.append("With one seed a rule, small differences may be chance.")
     elif level:
         sentences.append(f"Within two standard errors of it: {listing(level)}.")
@@ -90,22 +135,18 @@ def reading(records: Sequence[Record]) -> list[str]:
         sentences.append("No other rule ended within two standard errors of it.")
     rest = [r for r in ranked[1:] if r["rule"] not in level]
     if rest and (len(rest) > 1 or level):
-        sentences.append(f"Next came {rest[0]['rule']} with {percent(rest[0]['test_error_mean'])}.")
+        sentences.append(f"Next came {rest[0]['rule']} with {measure.number(measure.mean(rest[0]))}.")
     if any(r["rule"] == "backprop" for r in rest[1:-1]):
         backprop = next(r for r in rest if r["rule"] == "backprop")
-        sentences.append(f"Backprop came to {percent(backprop['test_error_mean'])}.")
+        sentences.append(f"Backprop came to {measure.number(measure.mean(backprop))}.")
     if len(rest) > 1:
-        sentences.append(f"Furthest behind: {worst['rule']} with {percent(worst['test_error_mean'])}.")
-    return [*sentences, *_price(records), *_failures(records)]
+        sentences.append(f"Furthest behind: {worst['rule']} with {measure.number(measure.mean(worst))}.")
+    return [*sentences, *_price(records), *_failures(records, measure)]
 
 
-def _has_spread(record: Record) -> bool:
-    return math.isfinite(record["test_error_sd"])
-
-
-def _level(a: Record, b: Record) -> bool:
-    variance = sum(r["test_error_sd"] ** 2 / r["finished"] for r in (a, b))
-    return abs(a["test_error_mean"] - b["test_error_mean"]) <= 2 * math.sqrt(variance)
+def _level(a: Record, b: Record, measure: Measure) -> bool:
+    variance = sum(measure.sd(r) ** 2 / r["finished"] for r in (a, b))
+    return abs(measure.mean(a) - measure.mean(b)) <= 2 * math.sqrt(variance)
 
 
 def _price(records: Sequence[Record]) -> list[str]:
@@ -117,15 +158,10 @@ def _price(records: Sequence[Record]) -> list[str]:
     return [f"For each step of backprop, {who} took {slow['ratio_to_backprop']:.2f} in the same time."]
 
 
-def _failures(records: Sequence[Record]) -> list[str]:
+def _failures(records: Sequence[Record], measure: Measure) -> list[str]:
     return [
-        f"{r['seeds'] - r['finished']} of {r['seeds']} seeds of {r['rule']} ended without a finite test "
-        "error and are left out of its mean."
+        f"{r['seeds'] - r['finished']} of {r['seeds']} seeds of {r['rule']} ended without a finite {measure.name} "
+        "and are left out of its mean."
         for r in records
         if r["finished"] < r["seeds"]
     ]
-
-
-def by_error(records: Sequence[Record]) -> list[Record]:
-    """Return the records that have a test error, best first."""
-    return sorted((r for r in records if math.isfinite(r["test_error_mean"])), key=lambda r: r["test_error_mean"])

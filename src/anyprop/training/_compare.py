@@ -39,7 +39,7 @@ class Comparison:
 
     @property
     def summary(self) -> list[dict[str, Any]]:
-        """One record a rule: test error over seeds, rate, angles."""
+        """One record a rule: test error and loss over seeds, rate, angles."""
         return report.summary(self.results)
 
     def to_pandas(self) -> Any:
