@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -42,6 +42,14 @@ def count(argument: str, value: Integer, *, least: int = 1) -> None:
     """Raise unless `value` is an integer of at least `least`."""
     if not (isinstance(value, Integer) and not isinstance(value, bool) and value >= least):
         raise ValueError(f"{argument} must be an integer of at least {least}, not {_told(value)}")
+
+
+def shape(argument: str, value: Sequence[int]) -> tuple[int, ...]:
+    """Return `value` as a tuple; raise unless it is a sequence of integers of at least 1."""
+    sized = isinstance(value, Sequence) and not isinstance(value, str)
+    if not (sized and all(isinstance(n, Integer) and not isinstance(n, bool) and n >= 1 for n in value)):
+        raise ValueError(f"{argument} must be a tuple of sizes of at least 1, such as (28, 28, 1), not {value!r}")
+    return tuple(value)
 
 
 def _told(value: object) -> str:

@@ -397,6 +397,18 @@ def test_bad_sizes_and_names_are_refused(make, match, key):
         make(key)
 
 
+@pytest.mark.parametrize("value", [784, "784", (784, 0), (-1,), (28.0, 28)])
+def test_what_is_no_shape_is_refused(value, key, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users run without the type checker
+    linear = eqx.nn.Sequential([eqx.nn.Linear(784, 2, key=key)])
+    with pytest.raises(ValueError, match=r"^input_shape must be a tuple of sizes of at least 1"):
+        nets.Chain([nets.Dense(784, 2, key=key)], input_shape=value)
+    with pytest.raises(ValueError, match=r"^input_shape must be a tuple of sizes of at least 1"):
+        nets.from_equinox(linear, input_shape=value)
+    with pytest.raises(ValueError, match=r"^shape must be a tuple of sizes of at least 1"):
+        nets.Reshape(value)
+
+
 SIZES = {
     "Dense": (nets.Dense, {"fan_in": 4, "fan_out": 3}),
     "Conv": (nets.Conv, {"channels_in": 1, "channels_out": 2, "size": 3, "stride": 1}),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from .._checks import count
+from .._checks import count, shape
 from ._activations import Activation
 from ._initialisers import Initialiser, initialiser
 from ._stage import Dense, Stage, Trace, _activation, sites
@@ -47,8 +47,8 @@ class Chain(Series):
             size their feedback before training. Default: the fan-in of a dense first stage.
 
     Raises:
-        ValueError: no stages, no `input_shape` where the first stage is not dense, or stages whose
-            sizes do not fit each other.
+        ValueError: no stages, no `input_shape` where the first stage is not dense, one that is no shape, or stages
+            whose sizes do not fit each other.
     """
 
     input_shape: tuple[int, ...] = eqx.field(static=True)
@@ -62,7 +62,7 @@ class Chain(Series):
             if not isinstance(first, Dense):
                 raise ValueError("input_shape is missing: only a chain that begins with Dense can tell its own")
             input_shape = (first.weight.shape[0],)
-        self.input_shape = tuple(input_shape)
+        self.input_shape = shape("input_shape", input_shape)
         h = self._example()
         for i, stage in enumerate(self.stages):
             try:

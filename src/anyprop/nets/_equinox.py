@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from .. import _checks
 from ._activations import Activation, identity
 from ._chain import Chain
 from ._convolution import Conv
@@ -48,7 +49,7 @@ def from_equinox(model: Network, *, input_shape: tuple[int, ...]) -> Chain:
         >>> ours = ap.nets.from_equinox(theirs, input_shape=(784,))
     """
     stages: list[Stage] = []
-    shape = tuple(input_shape)
+    shape = input_shape = _checks.shape("input_shape", input_shape)
     order: np.ndarray | slice = slice(None)  # of our flat units among theirs: another one behind a flattened image
     for layer in _flat(model):
         stage = _convert(layer, shape, order)
@@ -62,13 +63,13 @@ def from_equinox(model: Network, *, input_shape: tuple[int, ...]) -> Chain:
             stages[-1] = _with_activation(stages[-1], stage.activation)
         else:
             stages.append(stage)
-        shape = Chain(stages, input_shape=tuple(input_shape)).output_shape
+        shape = Chain(stages, input_shape=input_shape).output_shape
     if isinstance(order, np.ndarray) and np.any(np.diff(order) < 0):
         raise ValueError(
             "Lambda(jnp.ravel) flattens an image that the network then returns, in another order than a chain would; "
             "leave it out, or pass a Linear layer after it"
         )
-    chain = Chain(stages, input_shape=tuple(input_shape))
+    chain = Chain(stages, input_shape=input_shape)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(chain)):
         # Weights under a transformation have no numbers to compare; drawn ones of the same shapes have.
         with jax.ensure_compile_time_eval():

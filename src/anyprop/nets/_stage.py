@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from .._checks import choose, count
+from .._checks import choose, count, shape
 from ._activations import HARD, Activation, activation
 from ._initialisers import Initialiser, initialiser
 
@@ -249,9 +249,16 @@ class Reshape(Stage):
 
     Args:
         shape: shape of one example, without the batch axis.
+
+    Raises:
+        ValueError: a size is not a positive integer.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __check_init__(self):
+        """Refuse what is no shape."""
+        shape("shape", self.shape)
 
     def __call__(self, h: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
         """Return h with examples of that shape."""
