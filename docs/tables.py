@@ -36,7 +36,7 @@ def reproductions() -> str:
     for name, reproduction in REPRODUCTIONS.items():
         parts.append(f"## {name}\n\n{reproduction.title}.")
         path = ROOT / "results" / f"{name}.json"
-        time = f"about {duration(reproduction.minutes)} on two CPU cores"
+        time = f"about {reproduction.duration} on two CPU cores"
         if not path.exists():
             parts.append(f"Not run yet. `anyprop reproduce run {name}` takes {time}.")
             continue
@@ -58,15 +58,6 @@ def reproductions() -> str:
             f"{versions['date'][:10]}. At full size it takes {time}."
         )
     return "\n\n".join(parts) + "\n"
-
-
-def duration(minutes: float) -> str:
-    """So many minutes, hours or days, in two digits."""
-    number, unit = minutes, "min"
-    for length, name in ((60, "h"), (24 * 60, "days")):
-        if minutes >= 2 * length:
-            number, unit = minutes / length, name
-    return f"{float(f'{number:.2g}'):g} {unit}"
 
 
 def contestants(benchmark: str) -> list[str]:

@@ -301,9 +301,10 @@ def test_reproduce(run, tmp_path, monkeypatch):
         return {"test error": [2.0, 2.2]}, {"note": "tiny"}
 
     claim = Claim("test error", 2.16, "%", 0.3, "paper")
-    fake = Reproduction("tiny", "A tiny one", ("nobody2000",), (claim,), 2, 1, 1.0, experiment)
+    fake = Reproduction("tiny", "A tiny one", ("nobody2000",), (claim,), 2, 1, 2700.0, experiment)
     monkeypatch.setitem(ap.cli._reproduce.REPRODUCTIONS, "tiny", fake)
-    assert "tiny" in run("reproduce list").out
+    (row,) = (line for line in run("reproduce list").out.splitlines() if "A tiny one" in line)
+    assert row.split()[-2:] == ["45", "h"]
     status, out, err = run("reproduce run tiny --out r --epochs 2")
     assert status == 0, err
     assert "2.16 %" in out

@@ -25,9 +25,9 @@ class List:
         table.add_column("reproduction", no_wrap=True)
         table.add_column("what it shows")
         table.add_column("source")
-        table.add_column("minutes, 2 cores", justify="right")
+        table.add_column("takes, on 2 cores", justify="right", no_wrap=True)
         for name, reproduction in REPRODUCTIONS.items():
-            table.add_row(name, reproduction.title, ", ".join(reproduction.source), f"{reproduction.minutes:g}")
+            table.add_row(name, reproduction.title, ", ".join(reproduction.source), reproduction.duration)
         stdout().print(table)
         return 0
 

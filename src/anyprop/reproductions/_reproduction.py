@@ -76,6 +76,15 @@ class Reproduction:
     run: Callable[[Options], tuple[Mapping[str, Sequence[float]], dict[str, Any]]]
     guess: str = ""
 
+    @property
+    def duration(self) -> str:
+        """`minutes` in minutes, hours or days, with two digits."""
+        number, unit = self.minutes, "min"
+        for length, name in ((60, "h"), (24 * 60, "days")):
+            if self.minutes >= 2 * length:
+                number, unit = self.minutes / length, name
+        return f"{float(f'{number:.2g}'):g} {unit}"
+
 
 def outcome(reproduction: Reproduction, options: Options) -> dict[str, Any]:
     """Run a reproduction; return the paper's numbers beside ours, the details, and what it was made with."""
