@@ -57,7 +57,7 @@ class Progress:
 
 def _note(records: list[dict[str, Any]]) -> str:
     """The mean over seeds of the most telling score there is."""
-    for score in ("validation_error", "test_error", "train_error", "train_loss"):
+    for score in (f"{split}_{kind}" for kind in ("error", "loss") for split in ("validation", "test", "train")):
         values = [record[score] for record in records if record.get(score) is not None]
         if values:
             mean = sum(values) / len(values)
