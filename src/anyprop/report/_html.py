@@ -37,6 +37,9 @@ GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"
 DARK = ("#4aa3df", "#f0803c", "#2fbf91", "#e08cc0", "#e6a83a", "#7cc8f2")
 """The colours of `_plots.COLOURS` for a dark page."""
 
+MEANING = {"test_error": "share of test examples given a wrong label", "test_loss": "mean cost of the test examples"}
+"""What rules are judged by, by the key of a `Measure`."""
+
 
 def write_html(results: Results, path: str | os.PathLike[str]) -> None:
     """Write the report of a comparison as one HTML file without scripts or anything to fetch.
@@ -125,10 +128,6 @@ def _header(title: str, settings: Mapping[str, Any], records: Sequence[Record]) 
 </header>"""
 
 
-WHAT = {"test_error": "share of test examples given a wrong label", "test_loss": "mean cost of the test examples"}
-"""What rules are judged by, in words."""
-
-
 def _summary_section(records: Sequence[Record], look: Mapping[str, Look], measure: Measure) -> str:
     ranked, judged = measure.ranked(records), f"{measure.key}_mean"
     rows = [*ranked, *(r for r in records if r not in ranked)]
@@ -171,7 +170,7 @@ validation split, lowest {measure.name} first; no epoch is chosen by its {measur
 {body}
 </tbody>
 </table></div>
-<p class="note">{measure.name.capitalize()}: {WHAT[measure.key]}, mean ± standard deviation over seeds.
+<p class="note">{measure.name.capitalize()}: {MEANING[measure.key]}, mean ± standard deviation over seeds.
 Angle to the exact gradient: mean over layers and seeds; at 0° the update points along the gradient, at 90°
 across it.
 {feedback}Speed: median over seeds, compilation excluded.</p>
@@ -185,7 +184,7 @@ def _learning_section(results: Results, records: Sequence[Record], measure: Meas
         _card(
             name,
             lambda width: learning_figure(results, measure.key, width=width),
-            f"{WHAT[measure.key].capitalize()} after each epoch (epoch 0: before training). "
+            f"{MEANING[measure.key].capitalize()} after each epoch (epoch 0: before training). "
             "Line: mean over the seeds. Band: from the best seed to the worst.",
             f"{name} over epochs. At the epoch of the summary: {ends}.",
         ),
