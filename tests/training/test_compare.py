@@ -109,6 +109,14 @@ def test_bad_rules_and_optimizers_are_refused(rules, optimizer, match):
         quick(rules, build, blobs(), optimizer=optimizer)
 
 
+@pytest.mark.parametrize("rate", [0.0, -0.1, float("nan")])
+def test_a_rate_that_the_last_rule_cannot_learn_at_is_refused_before_the_first_one_trains(rate, tmp_path):
+    rates = {"backprop": optax.sgd(0.1), "kolen-pollack": optax.sgd(rate)}
+    with pytest.raises(ValueError, match=r"^optimizer m.* learning rate"):
+        quick([ap.Backprop(), ap.KolenPollack()], build, blobs(), optimizer=rates, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 from jaxtyping import PyTree
 
@@ -15,7 +16,9 @@ from ..contract import Rule
 from ..data import Data
 from ..rules import name_of
 from ._fit import Callback, Run, draw_models, fit
+from ._identity import behaviour
 from ._lock import alone
+from ._program import describe
 from ._progress import Progress
 from ._refusals import check, check_rule, check_settings, list_seeds, refuse_others, refuse_results
 
@@ -130,10 +133,12 @@ def compare(
         raise ValueError(f"optimizer has an entry for {', '.join(sorted(extra))}; the rules are {', '.join(named)}")
     (model, *_), _ = draw_models(net, list_seeds(seeds)[:1])
     for name, rule in named.items():  # all of them, before the first one trains
-        check(
+        fitting = check(
             rule, model, data, epochs=epochs, batch_size=batch_size, patience=patience, optimizer=optimizers[name],
             callbacks=callbacks,
         )  # fmt: skip
+        if (steps := optimizers[name]) is not None:
+            behaviour(steps, rule.init(model, data=describe(fitting), key=jax.random.key(0)))
     check_settings(settings)
     folder = None if out is None else writable_folder("out", Path(out))
     display = Progress(show=progress) if isinstance(progress, bool) else progress
