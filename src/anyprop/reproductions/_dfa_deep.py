@@ -56,4 +56,8 @@ REPRODUCTION = Reproduction(
     seeds=3,
     minutes=90.0,
     run=run,
+    guess=(
+        "All three rules fit the training images, so that what is left is how the nets started. The paper's feedback "
+        "rules can start from weights of zero; which of its nets did is not known here, and ours start uniform."
+    ),
 )
