@@ -137,7 +137,7 @@ def compare(
             rule, model, data, epochs=epochs, batch_size=batch_size, patience=patience, optimizer=optimizers[name],
             callbacks=callbacks,
         )  # fmt: skip
-        if (steps := optimizers[name]) is not None:
+        if (steps := optimizers[name]) is not None:  # tried as `fit` will, which refuses one that cannot learn
             behaviour(steps, rule.init(model, data=describe(fitting), key=jax.random.key(0)))
     check_settings(settings)
     folder = None if out is None else writable_folder("out", Path(out))

@@ -166,9 +166,9 @@ def test_data_out_of_the_range_of_the_visible_units_are_refused_before_training(
         ContrastiveDivergence(loss="binary-cross-entropy"),
         ap.BoltzmannLearning(objective="joint", loss="squared-error"),
     ):
-        with pytest.raises(ValueError, match=r"y is labels, but the machine has no label .* load \(x, x, ...\)"):
+        with pytest.raises(ValueError, match=r"y is labels, but the machine has no label .* with reconstruct=True"):
             ap.fit(answers, machine, tame, batch_size=2, progress=False)
-        itself = ap.data.load({"train": (x / 2, x / 2)})
+        itself = ap.data.load({"train": (x / 2, y)}, reconstruct=True)
         answers.init(machine, data=ap.training.describe(itself), key=key)
     told = ap.training.describe(centred)
     assert (told.low, told.high) == (-0.5, 0.5)

@@ -60,7 +60,7 @@ class BoltzmannRule(Rule):
         if data is not None and not machine.labels and jnp.issubdtype(data.y.dtype, jnp.integer):
             raise ValueError(
                 "y is labels, but the machine has no label and answers with its visible units, so its targets are the "
-                "inputs: load (x, x, ...), or pass a machine that was made with labels"
+                "inputs: load the data with reconstruct=True, or pass a machine that was made with labels"
             )
         if data is not None and data.low is not None and data.high is not None:
             states = machine.units[0].states(2)
